@@ -1,0 +1,201 @@
+"""Every call of the contract as a value: where it goes, what is sent, how the answer reads.
+
+The synchronous and the asyncio client differ only in how they carry a `Call` over.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from google.protobuf.message import Message
+from ssp.v1 import classification_pb2, common_pb2, generation_pb2, models_pb2, sessions_pb2
+
+from ssp_client import health, wire
+from ssp_client.types import (
+    GenerateChunk,
+    ModelInfo,
+    Prediction,
+    SamplingOptions,
+    SamplingParams,
+    SequenceLike,
+    ServingStatus,
+    SessionInfo,
+    SessionStatus,
+    StreamOptions,
+    Usage,
+)
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Message)
+
+# Lets a router send a session's calls to the replica that holds it.
+ROUTING_KEY = "ssp-routing-key"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call(Generic[T]):
+    """One call; for a stream, `parse` reads each message."""
+
+    path: str
+    body: bytes
+    parse: Callable[[bytes], T]
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionPage:
+    """A page of ListSessions; `next_page_token` is empty on the last."""
+
+    sessions: tuple[SessionInfo, ...]
+    next_page_token: str
+
+
+def new_request_id() -> str:
+    """A name for a call that no other call has."""
+    return uuid.uuid4().hex
+
+
+def _call(path: str, request: Message, response: type[M], read: Callable[[M], T], routing_key: str = "") -> Call[T]:
+    return Call(
+        path=path,
+        body=request.SerializeToString(),
+        parse=lambda body: read(response.FromString(body)),
+        metadata=((ROUTING_KEY, routing_key),) if routing_key else (),
+    )
+
+
+def _routing_key(session_id: str) -> str:
+    key = session_id.rpartition(".")[0]
+    return key if key.isascii() and key.isprintable() else ""
+
+
+def sampling(params: SamplingParams | None, options: SamplingOptions) -> SamplingParams:
+    """`params` with the keyword arguments put over it."""
+    return replace(params or SamplingParams(), **options)
+
+
+def generate(
+    prompt: SequenceLike | None,
+    *,
+    model: str,
+    sampling_params: SamplingParams,
+    session_id: str,
+    expected_position: int | None,
+    request_id: str,
+    stream_options: StreamOptions | None,
+) -> Call[GenerateChunk]:
+    """A stream; on a session without `request_id` it gets a fresh one."""
+    request = generation_pb2.GenerateRequest(
+        model=model,
+        input=None if prompt is None else wire.sequence_to_proto(prompt),
+        sampling_params=wire.sampling_to_proto(sampling_params),
+        session_id=session_id,
+        expected_position=expected_position,
+        request_id=request_id or (new_request_id() if session_id else ""),
+        stream_options=wire.stream_options_to_proto(stream_options) if stream_options else None,
+    )
+    path = "/ssp.v1.Generation/Generate"
+    return _call(path, request, generation_pb2.GenerateResponse, wire.chunk_from_proto, _routing_key(session_id))
+
+
+def classify(
+    inputs: Sequence[common_pb2.SequenceInput], *, model: str, request_id: str = ""
+) -> Call[tuple[Prediction, ...]]:
+    """One batch."""
+    request = classification_pb2.ClassifyRequest(model=model, inputs=inputs, request_id=request_id)
+    path = "/ssp.v1.Classification/Classify"
+    return _call(path, request, classification_pb2.ClassifyResponse, wire.predictions_from_proto)
+
+
+def list_models() -> Call[tuple[ModelInfo, ...]]:
+    """Every model of the server."""
+    return _call(
+        "/ssp.v1.Models/ListModels",
+        models_pb2.ListModelsRequest(),
+        models_pb2.ListModelsResponse,
+        lambda response: tuple(map(wire.model_from_proto, response.models)),
+    )
+
+
+def get_model(name: str) -> Call[ModelInfo]:
+    """One model."""
+    return _call(
+        "/ssp.v1.Models/GetModel",
+        models_pb2.GetModelRequest(name=name),
+        models_pb2.GetModelResponse,
+        lambda response: wire.model_from_proto(response.model),
+    )
+
+
+def open_session(*, model: str, routing_key: str, request_id: str) -> Call[SessionInfo]:
+    """A new session; without `request_id` the call gets a fresh one."""
+    return _call(
+        "/ssp.v1.Sessions/OpenSession",
+        sessions_pb2.OpenSessionRequest(
+            model=model, routing_key=routing_key, request_id=request_id or new_request_id()
+        ),
+        sessions_pb2.OpenSessionResponse,
+        lambda response: wire.session_from_proto(response.session),
+        routing_key,
+    )
+
+
+def append(
+    sequence: SequenceLike, *, session_id: str, expected_position: int | None, request_id: str
+) -> Call[tuple[SessionStatus, Usage]]:
+    """Folds a sequence into a session; without `request_id` the call gets a fresh one."""
+    request = sessions_pb2.AppendRequest(
+        session_id=session_id,
+        input=wire.sequence_to_proto(sequence),
+        expected_position=expected_position,
+        request_id=request_id or new_request_id(),
+    )
+    return _call(
+        "/ssp.v1.Sessions/Append",
+        request,
+        sessions_pb2.AppendResponse,
+        lambda response: (wire.status_from_proto(response.session), wire.usage_from_proto(response.usage)),
+        _routing_key(session_id),
+    )
+
+
+def get_session(session_id: str) -> Call[SessionInfo]:
+    """Where a session stands."""
+    return _call(
+        "/ssp.v1.Sessions/GetSession",
+        sessions_pb2.GetSessionRequest(session_id=session_id),
+        sessions_pb2.GetSessionResponse,
+        lambda response: wire.session_from_proto(response.session),
+        _routing_key(session_id),
+    )
+
+
+def list_sessions(*, model: str, page_size: int, page_token: str) -> Call[SessionPage]:
+    """One page of sessions, oldest first."""
+    return _call(
+        "/ssp.v1.Sessions/ListSessions",
+        sessions_pb2.ListSessionsRequest(model=model, page_size=page_size, page_token=page_token),
+        sessions_pb2.ListSessionsResponse,
+        lambda response: SessionPage(
+            sessions=tuple(map(wire.session_from_proto, response.sessions)), next_page_token=response.next_page_token
+        ),
+    )
+
+
+def close_session(session_id: str) -> Call[SessionStatus]:
+    """Ends a session; the answer is where it stood."""
+    return _call(
+        "/ssp.v1.Sessions/CloseSession",
+        sessions_pb2.CloseSessionRequest(session_id=session_id),
+        sessions_pb2.CloseSessionResponse,
+        lambda response: wire.status_from_proto(response.session),
+        _routing_key(session_id),
+    )
+
+
+def check_health(service: str) -> Call[ServingStatus]:
+    """grpc.health.v1; it is never retried, a probe wants to know now."""
+    return Call(path=health.CHECK, body=health.encode_request(service), parse=health.decode_response)

@@ -1,0 +1,295 @@
+"""The client for synchronous programs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self, Unpack, overload
+
+from ssp_client import calls
+from ssp_client.batching import Outcome, budget, check_collection, choose_classifier
+from ssp_client.channel import Connection, default_target
+from ssp_client.classify import Classifier
+from ssp_client.completion import Completion, Gathering
+from ssp_client.cursor import Cursor
+from ssp_client.errors import Unavailable
+from ssp_client.session import Session
+from ssp_client.stream import GenerateStream
+from ssp_client.transport import Transport
+from ssp_client.types import (
+    ModelInfo,
+    Prediction,
+    SamplingOptions,
+    SamplingParams,
+    SequenceLike,
+    ServingStatus,
+    SessionInfo,
+    StreamOptions,
+)
+
+
+class Client:
+    """A connection to one server, made with the first call. Safe for several threads.
+
+        with Client() as client:
+            for chunk in client.generate("Once upon a time", max_tokens=50):
+                print(chunk.text, end="", flush=True)
+
+    Args:
+        target: HOST:PORT; by default `SSP_TARGET` of the environment, else 127.0.0.1:50051.
+        tls: use TLS with the system's root certificates.
+        root_certificates: use TLS with these: PEM, or a file of it.
+        token: who asks; by default `SSP_TOKEN` of the environment. Sent over TLS or to this machine only.
+        timeout: seconds that a call may take, a stream from beginning to end; by default without limit.
+            Every method takes its own.
+
+    Raises:
+        ValueError: the target is no address, or the token would travel in the clear.
+        SSPError: every method, when its call fails; see `ssp_client.errors`.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        tls: bool = False,
+        root_certificates: bytes | str | Path | None = None,
+        token: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        connection = Connection(
+            target=target or default_target(), tls=tls, root_certificates=root_certificates, token=token
+        )
+        self._transport = Transport(connection, timeout)
+        self._models: dict[str, ModelInfo] = {}
+
+    @property
+    def target(self) -> str:
+        """HOST:PORT."""
+        return self._transport.target
+
+    def generate(
+        self,
+        prompt: SequenceLike | None = None,
+        *,
+        model: str = "",
+        sampling_params: SamplingParams | None = None,
+        session_id: str = "",
+        expected_position: int | None = None,
+        request_id: str = "",
+        stream_options: StreamOptions | None = None,
+        timeout: float | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> GenerateStream:
+        """Continues a prompt and gives the chunks as they come.
+
+        Args:
+            prompt: text, token ids, or vectors; may be None for a model with a beginning-of-text token.
+            model: may be empty if the server has one model that generates.
+            sampling_params: how tokens are drawn; its fields may also be given as keywords (`max_tokens=50`).
+            session_id, expected_position: continue a session; `Session` keeps track of both by itself.
+            request_id: names the call; a retry on a session under the same name does not advance it twice.
+            stream_options: how tokens are put together into chunks.
+            timeout: seconds for the whole stream.
+        """
+        call = calls.generate(
+            prompt,
+            model=model,
+            sampling_params=calls.sampling(sampling_params, sampling),
+            session_id=session_id,
+            expected_position=expected_position,
+            request_id=request_id,
+            stream_options=stream_options,
+        )
+        return GenerateStream(self._transport, call, timeout=timeout)
+
+    def complete(
+        self,
+        prompt: SequenceLike | None = None,
+        *,
+        model: str = "",
+        sampling_params: SamplingParams | None = None,
+        timeout: float | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Completion:
+        """Generates to the end and returns the whole; of `n` completions the first (see `collect_completions`)."""
+        gathering = Gathering()
+        with self.generate(prompt, model=model, sampling_params=sampling_params, timeout=timeout, **sampling) as stream:
+            for chunk in stream:
+                gathering.add(chunk)
+        return gathering.only()
+
+    def generate_text(
+        self,
+        prompt: SequenceLike | None = None,
+        *,
+        model: str = "",
+        sampling_params: SamplingParams | None = None,
+        timeout: float | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> str:
+        """Generates to the end and returns the text."""
+        return self.complete(prompt, model=model, sampling_params=sampling_params, timeout=timeout, **sampling).text
+
+    def classify(
+        self,
+        sequences: Iterable[SequenceLike],
+        *,
+        model: str = "",
+        batch_size: int | None = None,
+        timeout: float | None = None,
+    ) -> list[Prediction]:
+        """Classifies sequences, in as many calls as the model's limits ask for; `timeout` holds for each call.
+
+        Raises:
+            InvalidSequence: a sequence cannot be classified; `.index` says which.
+        """
+        return list(self.iter_classify(sequences, model=model, batch_size=batch_size, timeout=timeout))
+
+    @overload
+    def iter_classify(
+        self,
+        sequences: Iterable[SequenceLike],
+        *,
+        model: str = ...,
+        batch_size: int | None = ...,
+        in_flight: int = ...,
+        timeout: float | None = ...,
+        return_exceptions: Literal[False] = ...,
+    ) -> Iterator[Prediction]: ...
+    @overload
+    def iter_classify(
+        self,
+        sequences: Iterable[SequenceLike],
+        *,
+        model: str = ...,
+        batch_size: int | None = ...,
+        in_flight: int = ...,
+        timeout: float | None = ...,
+        return_exceptions: Literal[True],
+    ) -> Iterator[Outcome]: ...
+    def iter_classify(
+        self,
+        sequences: Iterable[SequenceLike],
+        *,
+        model: str = "",
+        batch_size: int | None = None,
+        in_flight: int = 4,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+    ) -> Iterator[Outcome]:
+        """Classifies any number of sequences, read as needed; gives predictions in order while later calls run.
+
+        Args:
+            sequences: text, token ids, or vectors (L, d_input).
+            model: may be empty if the server has one model that classifies.
+            batch_size: sequences per call; by default as many as the model's limits allow.
+            in_flight: calls under way at once.
+            timeout: seconds for each call.
+            return_exceptions: give an `InvalidSequence` in the place of each sequence that cannot be classified,
+                instead of raising the first.
+        """
+        check_collection(sequences)
+        info = self._classifier(model)
+        classifier = Classifier(
+            transport=self._transport,
+            model=info.name,
+            budget=budget(info, batch_size),
+            in_flight=in_flight,
+            timeout=timeout,
+            return_exceptions=return_exceptions,
+        )
+        yield from classifier.outcomes(sequences)
+
+    def open_session(
+        self,
+        model: str = "",
+        *,
+        routing_key: str = "",
+        request_id: str = "",
+        check_position: bool = True,
+        timeout: float | None = None,
+    ) -> Session:
+        """Makes a session in the model's initial state.
+
+        Args:
+            model: may be empty if the server has one model that generates.
+            routing_key: first part of the id, for routers: 1 to 64 letters, digits, '-' or '_'.
+            request_id: names the call; a retry under the same name returns the session made first.
+            check_position: have the server refuse calls once another client has advanced the session.
+        """
+        call = calls.open_session(model=model, routing_key=routing_key, request_id=request_id)
+        info = self._transport.unary(call, timeout)
+        cursor = Cursor(info.session_id, check_position=check_position, status=info.status)
+        return Session(self._transport, cursor, model=info.model, owned=True)
+
+    def session(self, session_id: str, *, check_position: bool = True) -> Session:
+        """Takes up a session by its id, without a call; `Session.info` tells where it stands."""
+        return Session(self._transport, Cursor(session_id, check_position=check_position))
+
+    def list_sessions(
+        self, *, model: str = "", page_size: int = 0, timeout: float | None = None
+    ) -> Iterator[SessionInfo]:
+        """The server's sessions, oldest first, of one model or of all; further pages are fetched as needed."""
+        token = ""
+        while True:
+            page = self._transport.unary(
+                calls.list_sessions(model=model, page_size=page_size, page_token=token), timeout
+            )
+            yield from page.sessions
+            token = page.next_page_token
+            if not token:
+                return
+
+    def models(self, *, timeout: float | None = None) -> tuple[ModelInfo, ...]:
+        """Every model of the server."""
+        return self._transport.unary(calls.list_models(), timeout)
+
+    def model(self, name: str, *, timeout: float | None = None) -> ModelInfo:
+        """One model: architecture, form, bytes per session, limits."""
+        return self._transport.unary(calls.get_model(name), timeout)
+
+    def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:
+        """grpc.health.v1: of the process, or of one service (`ssp.v1.Generation`).
+
+        Raises:
+            NotFound: the server has no such service.
+        """
+        return self._transport.unary(calls.check_health(service), timeout)
+
+    def wait_until_ready(self, timeout: float, *, service: str = "") -> None:
+        """Waits until the server, or one service of it, serves; for at most `timeout` seconds.
+
+        Raises:
+            Unavailable: it does not by then.
+        """
+        deadline = time.monotonic() + timeout
+        while not self._serves(service):
+            if time.monotonic() >= deadline:
+                raise Unavailable(f"{service or 'the server'} at {self.target} is not ready after {timeout:g} seconds")
+            time.sleep(0.1)
+
+    def close(self) -> None:
+        """Ends the connection and every call on it."""
+        self._transport.close()
+
+    def _serves(self, service: str) -> bool:
+        try:
+            return self.health(service, timeout=2.0) is ServingStatus.SERVING
+        except (Unavailable, TimeoutError):
+            return False
+
+    def _classifier(self, name: str) -> ModelInfo:
+        if name not in self._models:
+            self._models[name] = self.model(name) if name else choose_classifier(self.models())
+        return self._models[name]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,157 @@
+"""A session: a state on the server that outlives calls."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from types import TracebackType
+from typing import Self, Unpack
+
+from ssp_client import calls
+from ssp_client.completion import Completion, Gathering
+from ssp_client.cursor import AppendAnswer, Cursor
+from ssp_client.delivery import pause_before_retry
+from ssp_client.errors import NotFound, SSPError, Unavailable
+from ssp_client.stream import GenerateStream
+from ssp_client.transport import Transport
+from ssp_client.types import (
+    SamplingOptions,
+    SamplingParams,
+    SequenceLike,
+    SessionInfo,
+    SessionStatus,
+    StreamOptions,
+    Usage,
+)
+
+
+class Session:
+    """A session of the server, made by `Client.open_session` or taken up again by `Client.session`.
+
+    Every call carries where the session stood last, so that a second writer is noticed (`PositionMismatch`), and a
+    fresh request_id; if the connection breaks, the call is tried once more under the same one, which never advances
+    the state twice. A with-block closes the session at its end if it was opened for it. Not for several threads at
+    once: the server lets one call at a time advance a session.
+    """
+
+    def __init__(self, transport: Transport, cursor: Cursor, *, model: str = "", owned: bool = False) -> None:
+        self._transport, self._cursor, self._owned = transport, cursor, owned
+        self.model = model
+
+    @property
+    def id(self) -> str:
+        """`<routing_key>.<secret>`; whoever holds it can use the session."""
+        return self._cursor.session_id
+
+    @property
+    def position(self) -> int | None:
+        """Tokens taken in or generated so far; None while unknown (`info` asks), as after a stream that was cut."""
+        return self._cursor.position
+
+    @property
+    def version(self) -> int | None:
+        """Grows by one with every finished call that changed the session; None while unknown."""
+        return self._cursor.version
+
+    def append(
+        self,
+        sequence: SequenceLike,
+        *,
+        expected_position: int | None = None,
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> Usage:
+        """Folds a sequence into the state without generating."""
+        call = self._cursor.append(sequence, expected_position, request_id)
+        try:
+            status, usage = self._send(call, timeout)
+        except SSPError as error:
+            self._cursor.failed(error)
+            raise
+        self._cursor.note(status)
+        return usage
+
+    def generate(
+        self,
+        prompt: SequenceLike | None = None,
+        *,
+        sampling_params: SamplingParams | None = None,
+        expected_position: int | None = None,
+        request_id: str = "",
+        stream_options: StreamOptions | None = None,
+        timeout: float | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> GenerateStream:
+        """Continues the session, after `prompt` if there is one; see `Client.generate`."""
+        call = self._cursor.generate(
+            prompt,
+            sampling_params=calls.sampling(sampling_params, sampling),
+            expected_position=expected_position,
+            request_id=request_id,
+            stream_options=stream_options,
+        )
+        return GenerateStream(self._transport, call, timeout=timeout, cursor=self._cursor)
+
+    def complete(
+        self,
+        prompt: SequenceLike | None = None,
+        *,
+        sampling_params: SamplingParams | None = None,
+        timeout: float | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Completion:
+        """Generates to the end and returns the whole."""
+        gathering = Gathering()
+        with self.generate(prompt, sampling_params=sampling_params, timeout=timeout, **sampling) as stream:
+            for chunk in stream:
+                gathering.add(chunk)
+        return gathering.only()
+
+    def generate_text(
+        self,
+        prompt: SequenceLike | None = None,
+        *,
+        sampling_params: SamplingParams | None = None,
+        timeout: float | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> str:
+        """Generates to the end and returns the text."""
+        return self.complete(prompt, sampling_params=sampling_params, timeout=timeout, **sampling).text
+
+    def info(self, *, timeout: float | None = None) -> SessionInfo:
+        """Asks the server where the session stands; `position` and `version` follow."""
+        info = self._transport.unary(calls.get_session(self.id), timeout)
+        self._cursor.note(info.status)
+        self.model = info.model
+        return info
+
+    def close(self, *, timeout: float | None = None) -> SessionStatus:
+        """Ends the session and frees its state; the answer is where it stood."""
+        self._owned = False
+        status = self._transport.unary(calls.close_session(self.id), timeout)
+        self._cursor.note(status)
+        return status
+
+    def detach(self) -> str:
+        """Lets the session outlive its with-block; returns the id to take it up again."""
+        self._owned = False
+        return self.id
+
+    def _send(self, call: calls.Call[AppendAnswer], timeout: float | None) -> AppendAnswer:
+        try:
+            return self._transport.unary(call, timeout)
+        except Unavailable as error:
+            time.sleep(pause_before_retry(error))
+            return self._transport.unary(call, timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._owned:
+            return
+        # What ended the block says more than a close that failed after it.
+        with contextlib.suppress(SSPError if error else NotFound):
+            self.close()

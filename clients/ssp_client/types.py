@@ -1,0 +1,249 @@
+"""What calls take and give: plain frozen values, free of protobuf."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, TypeAlias, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+# Text; token ids (a sequence of ints, or a 1-D integer array); or vectors of numbers (a 2-D float array (L, d_input)).
+SequenceLike: TypeAlias = str | Sequence[int] | npt.NDArray[np.integer[Any]] | npt.NDArray[np.floating[Any]]
+
+
+class FinishReason(StrEnum):
+    """Why a completion ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    ABORT = "abort"
+    ERROR = "error"
+
+
+class Task(StrEnum):
+    """What a model does."""
+
+    UNSPECIFIED = "unspecified"
+    GENERATE = "generate"
+    CLASSIFY = "classify"
+
+
+class InputKind(StrEnum):
+    """What a model reads: text and token ids, or vectors of numbers."""
+
+    UNSPECIFIED = "unspecified"
+    TOKENS = "tokens"
+    VALUES = "values"
+
+
+class Tier(StrEnum):
+    """Where a session's state lies."""
+
+    UNSPECIFIED = "unspecified"
+    DEVICE = "device"
+    HOST = "host"
+
+
+class ServingStatus(StrEnum):
+    """What a health check answers."""
+
+    UNKNOWN = "unknown"
+    SERVING = "serving"
+    NOT_SERVING = "not_serving"
+    SERVICE_UNKNOWN = "service_unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingParams:
+    """How the next token is drawn; what is None takes the server's default."""
+
+    # Divides the logits; 0 is greedy. 0 to 100, default 1.
+    temperature: float | None = None
+    # Smallest set of tokens with this much probability. (0, 1], default 1.
+    top_p: float | None = None
+    # The k most likely tokens. Default 0: all.
+    top_k: int | None = None
+    # Drop tokens less likely than this fraction of the most likely one. [0, 1], default 0.
+    min_p: float | None = None
+    # (0, 10], default 1: off. The window of the penalties is the last 1,024 tokens.
+    repetition_penalty: float | None = None
+    # [-2, 2], default 0.
+    presence_penalty: float | None = None
+    # [-2, 2], default 0.
+    frequency_penalty: float | None = None
+    # Default 128; the model's `limits.max_tokens` at most.
+    max_tokens: int | None = None
+    # No stop condition holds before this many tokens. Default 0.
+    min_tokens: int | None = None
+    # Texts that end the stream; at most 16, of 1 to 256 characters.
+    stop: Sequence[str] = ()
+    # Tokens that end the stream.
+    stop_token_ids: Sequence[int] = ()
+    # Go on past the end-of-text token. Default false.
+    ignore_eos: bool | None = None
+    # Fixes the draws.
+    seed: int | None = None
+    # Token id -> added to its logit, in [-100, 100]; at most 1,024 entries.
+    logit_bias: Mapping[int, float] | None = None
+    # Completions of one prompt, 1 to 16. Default 1.
+    n: int | None = None
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The fields of `SamplingParams` as keyword arguments."""
+
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    repetition_penalty: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    max_tokens: int | None
+    min_tokens: int | None
+    stop: Sequence[str]
+    stop_token_ids: Sequence[int]
+    ignore_eos: bool | None
+    seed: int | None
+    logit_bias: Mapping[int, float] | None
+    n: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamOptions:
+    """How tokens are put together into chunks; what is None takes the server's default."""
+
+    # A chunk goes when this many tokens wait. 1 to 1,024, default 8.
+    max_chunk_tokens: int | None = None
+    # A chunk goes when its oldest token is this old, in milliseconds. Default 20; the first token goes at once.
+    max_chunk_delay_ms: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Tokens counted for one request."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    # Tokens a kept state already held, so that they were not computed again.
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionStatus:
+    """Where a session stands."""
+
+    session_id: str
+    # Tokens taken in or generated so far.
+    position: int
+    # The position to which finished calls have brought it.
+    committed_position: int
+    # Grows by one with every finished call that changed it.
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionInfo:
+    """What the server knows of one session. Times are in UTC."""
+
+    status: SessionStatus
+    model: str
+    create_time: datetime | None
+    last_used_time: datetime | None
+    tier: Tier
+    # Bytes of its state, whatever its position.
+    state_bytes: int
+    # A call on it is under way.
+    busy: bool
+
+    @property
+    def session_id(self) -> str:
+        """`<routing_key>.<secret>`."""
+        return self.status.session_id
+
+    @property
+    def position(self) -> int:
+        """Tokens taken in or generated so far."""
+        return self.status.position
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateChunk:
+    """A piece of a stream: some tokens and the text they complete."""
+
+    token_ids: tuple[int, ...]
+    text: str
+    # Which of the `n` completions it continues.
+    index: int = 0
+    # Set in the last chunk of each completion, as is `usage`.
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    # Set when the call is on a session.
+    session: SessionStatus | None = None
+    request_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """A classified sequence."""
+
+    # The most likely class.
+    label: str
+    # All classes, in the order of `probabilities` and `logits`.
+    labels: tuple[str, ...]
+    # Softmax over the classes; sums to 1.
+    probabilities: tuple[float, ...]
+    logits: tuple[float, ...]
+    # Tokens (or vectors) in the sequence.
+    num_tokens: int
+
+    @property
+    def probability(self) -> float:
+        """Of the most likely class."""
+        return max(self.probabilities)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one request may ask for."""
+
+    max_tokens: int
+    # Longest input, in tokens or vectors.
+    max_input_tokens: int
+    # Most sequences in one Classify call.
+    max_batch_sequences: int
+    # Largest message, in bytes.
+    max_message_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """A model the server has."""
+
+    name: str
+    description: str
+    task: Task
+    input_kind: InputKind
+    # Layer kinds in words, for example "6 x mamba(s6)".
+    architecture: str
+    # "recurrent" or "bidirectional".
+    form: str
+    num_parameters: int
+    num_layers: int
+    d_model: int
+    # Token ids are below this; 0 for numerical models.
+    vocab_size: int
+    # Numbers per vector; 0 for models over tokens.
+    d_input: int
+    # Class names of a classifier.
+    labels: tuple[str, ...]
+    # Bytes of one session's state, at any position; 0 for a bidirectional model.
+    state_bytes_per_session: int
+    dtype: str
+    # SHA-256 over configuration and weights, in hexadecimal.
+    fingerprint: str
+    limits: Limits

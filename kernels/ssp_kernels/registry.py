@@ -1,0 +1,85 @@
+"""Which form of an operator runs: the fastest that is available for the tensors' device, or the one asked for."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from torch import Tensor
+
+AUTO = "auto"
+CHOICES = (AUTO, "reference", "torch", "native", "triton")
+_PREFERENCE = {"cpu": ("native", "torch", "reference"), "cuda": ("triton", "torch", "reference")}
+
+F = TypeVar("F")
+
+
+class Unavailable(Exception):
+    """A form cannot run here; the message says what is missing."""
+
+
+@dataclass
+class _Chosen:
+    kernels: str = AUTO
+
+
+_chosen = _Chosen()
+
+
+def choose(kernels: str) -> None:
+    """Selects the form for the whole process: one of `CHOICES`. Operators without that form keep their default.
+
+    Raises:
+        ValueError: no form has that name.
+    """
+    if kernels not in CHOICES:
+        raise ValueError(f"kernels must be one of {', '.join(CHOICES)}, not {kernels!r}")
+    _chosen.kernels = kernels
+
+
+@contextmanager
+def chosen(kernels: str) -> Iterator[None]:
+    """`choose` for the length of a with-block."""
+    before = _chosen.kernels
+    choose(kernels)
+    try:
+        yield
+    finally:
+        _chosen.kernels = before
+
+
+class Operator(Generic[F]):
+    """A recurrence and its forms; each form is loaded when first asked for, by a function that may raise `Unavailable`."""
+
+    def __init__(self, name: str, forms: Mapping[str, Callable[[], F]]) -> None:
+        self.name = name
+        self._loaders = forms
+        self._loaded: dict[str, F | Unavailable] = {}
+
+    @property
+    def form_names(self) -> tuple[str, ...]:
+        return tuple(self._loaders)
+
+    def form(self, name: str) -> F:
+        """The form of that name. Raises `Unavailable` with the reason if it cannot run here."""
+        if name not in self._loaded:
+            try:
+                self._loaded[name] = self._loaders[name]()
+            except Unavailable as reason:
+                self._loaded[name] = reason
+        found = self._loaded[name]
+        if isinstance(found, Unavailable):
+            raise found
+        return found
+
+    def pick(self, tensor: Tensor) -> F:
+        """The form to run on tensors like this one."""
+        if _chosen.kernels in self._loaders:
+            return self.form(_chosen.kernels)
+        for name in _PREFERENCE.get(tensor.device.type, ("torch", "reference")):
+            if name in self._loaders:
+                try:
+                    return self.form(name)
+                except Unavailable:
+                    continue
+        raise AssertionError(f"{self.name} has no form for {tensor.device}")

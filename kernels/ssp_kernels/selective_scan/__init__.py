@@ -1,0 +1,96 @@
+"""The selective scan of S6 (Gu and Dao, 2023, "Mamba", algorithm 2): a diagonal recurrence whose step size, input and
+output matrices come from the input."""
+
+from types import ModuleType
+from typing import Protocol, cast
+
+from torch import Tensor
+
+from ssp_kernels.registry import Operator, Unavailable
+
+
+class SelectiveScanForm(Protocol):
+    def forward(
+        self, x_BLD: Tensor, dt_BLD: Tensor, A_DN: Tensor, B_BLN: Tensor, C_BLN: Tensor, state_BDN: Tensor
+    ) -> tuple[Tensor, Tensor]: ...
+    def step(
+        self,
+        x_BD: Tensor,
+        dt_BD: Tensor,
+        A_DN: Tensor,
+        B_BN: Tensor,
+        C_BN: Tensor,
+        state_BDN: Tensor,
+        out: Tensor | None,
+    ) -> tuple[Tensor, Tensor]: ...
+
+
+def _form(module: ModuleType) -> SelectiveScanForm:
+    return cast(SelectiveScanForm, module)
+
+
+def _reference() -> SelectiveScanForm:
+    from ssp_kernels.selective_scan import reference
+
+    return _form(reference)
+
+
+def _torch() -> SelectiveScanForm:
+    from ssp_kernels.selective_scan import torch_form
+
+    return _form(torch_form)
+
+
+def _native() -> SelectiveScanForm:
+    from ssp_kernels.selective_scan import native_form
+
+    native_form.library()
+    return _form(native_form)
+
+
+def _triton() -> SelectiveScanForm:
+    try:
+        from ssp_kernels.selective_scan import triton_form
+    except ImportError as error:
+        raise Unavailable(f"triton is not installed: {error}") from error
+    triton_form.check()
+    return _form(triton_form)
+
+
+OPERATOR: Operator[SelectiveScanForm] = Operator(
+    "selective_scan", {"reference": _reference, "torch": _torch, "native": _native, "triton": _triton}
+)
+
+
+def selective_scan(
+    x_BLD: Tensor, dt_BLD: Tensor, A_DN: Tensor, B_BLN: Tensor, C_BLN: Tensor, state_BDN: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`s_t = exp(dt_t A) s_{t-1} + dt_t B_t x_t`, `y_t = C_t s_t`, from a given state.
+
+    A token with dt = 0 and finite x leaves the state as it is: that is how padding is masked.
+
+    Args:
+        x_BLD: inputs (B, L, D), L may be 0.
+        dt_BLD: step sizes (B, L, D), at least 0.
+        A_DN: decay rates (D, N), at most 0.
+        B_BLN, C_BLN: input and output vectors (B, L, N), shared by the features.
+        state_BDN: (B, D, N).
+
+    Returns:
+        Outputs (B, L, D) and the state after the last token (B, D, N). The states in between are never kept: at most
+        one in 32 is, to recompute the others when gradients are wanted.
+    """
+    return OPERATOR.pick(x_BLD).forward(x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, state_BDN)
+
+
+def selective_scan_step(
+    x_BD: Tensor,
+    dt_BD: Tensor,
+    A_DN: Tensor,
+    B_BN: Tensor,
+    C_BN: Tensor,
+    state_BDN: Tensor,
+    out: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One token of `selective_scan`. The new state is written to `out` if given, which may be the state itself."""
+    return OPERATOR.pick(x_BD).step(x_BD, dt_BD, A_DN, B_BN, C_BN, state_BDN, out)

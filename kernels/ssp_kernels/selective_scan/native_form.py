@@ -1,0 +1,94 @@
+"""`selective_scan` in C++ for CPUs, float32 and float64; see `native_form.cpp`."""
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssp_kernels import native
+from ssp_kernels.native import pointer
+from ssp_kernels.selective_scan import torch_form
+
+_SEGMENT = 32  # kSegment of the C++ file
+_GROUP = 16  # kGroup
+_SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
+
+
+def library() -> ctypes.CDLL:
+    """Raises `Unavailable` where it cannot be compiled."""
+    return native.load(Path(__file__).with_suffix(".cpp"))
+
+
+def forward(
+    x_BLD: Tensor, dt_BLD: Tensor, A_DN: Tensor, B_BLN: Tensor, C_BLN: Tensor, state_BDN: Tensor
+) -> tuple[Tensor, Tensor]:
+    if not _supported(x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, state_BDN):
+        return torch_form.forward(x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, state_BDN)
+    y, final = _Scan.apply(*(t.contiguous() for t in (x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, state_BDN)))
+    return y, final
+
+
+def step(
+    x_BD: Tensor, dt_BD: Tensor, A_DN: Tensor, B_BN: Tensor, C_BN: Tensor, state_BDN: Tensor, out: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    arguments = (x_BD, dt_BD, A_DN, B_BN, C_BN, state_BDN)
+    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in arguments)
+    if needs_grad or not _supported(*arguments):
+        return torch_form.step(*arguments, out)
+    x, dt, A, B, C = (t.contiguous() for t in arguments[:-1])
+    state = _rows_contiguous(state_BDN)
+    new = torch.empty_like(state, memory_format=torch.contiguous_format) if out is None else _rows_contiguous(out)
+    y = torch.empty_like(x)
+    _call(
+        "step", x, *state.shape, *map(pointer, (x, dt, A, B, C)),
+        pointer(state), state.stride(0), pointer(new), new.stride(0), pointer(y),
+    )  # fmt: skip
+    return y, new if out is None or new is out else out.copy_(new)
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, ...]:
+        sizes = (*x.shape, A.shape[1])
+        y, final = torch.empty_like(x), torch.empty_like(state)
+        kept = _kept_states(x, A) if any(ctx.needs_input_grad) else None
+        _call("forward", x, *sizes, *map(pointer, (x, dt, A, B, C, state, y, final, kept)))
+        if kept is not None:
+            ctx.save_for_backward(x, dt, A, B, C, kept)
+        return y, final
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        x, dt, A, B, C, kept = ctx.saved_tensors
+        gy, gfinal = (g.contiguous() for g in grads)
+        (batch, length, features), states = x.shape, A.shape[1]
+        gx, gdt, ginitial = torch.empty_like(x), torch.empty_like(x), torch.empty_like(gfinal)
+        gA = x.new_zeros(batch, features, states)
+        gB, gC = x.new_zeros(2, -(-features // _GROUP), batch, length, states)
+        outputs = (gx, gdt, gA, gB, gC, ginitial)
+        _call(
+            "backward", x, batch, length, features, states, *map(pointer, (x, dt, A, B, C, kept, gy, gfinal, *outputs))
+        )
+        return gx, gdt, gA.sum(0), gB.sum(0), gC.sum(0), ginitial
+
+
+def _kept_states(x: Tensor, A: Tensor) -> Tensor:
+    batch, length, features = x.shape
+    return x.new_empty(batch, -(-length // _SEGMENT), features, A.shape[1])
+
+
+def _supported(*tensors: Tensor) -> bool:
+    first = tensors[0]
+    return first.dtype in _SUFFIX and all(t.dtype == first.dtype and t.device.type == "cpu" for t in tensors)
+
+
+def _rows_contiguous(state: Tensor) -> Tensor:
+    """The state itself if each of its rows is contiguous, as those of a pool are; else a copy."""
+    return state if state[:1].is_contiguous() else state.contiguous()
+
+
+def _call(function: str, like: Tensor, *arguments: int | ctypes.c_void_p) -> None:
+    entry = getattr(library(), f"{function}_{_SUFFIX[like.dtype]}")
+    entry(*(ctypes.c_int64(a) if isinstance(a, int) else a for a in arguments))

@@ -1,0 +1,1 @@
+"""Recipes: how the shipped models were made, from public data, by commands that anyone can run."""

@@ -1,0 +1,1 @@
+"""A classifier of Arabidopsis TATA promoters."""

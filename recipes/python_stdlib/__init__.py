@@ -1,0 +1,1 @@
+"""A byte-level language model of the Python standard library."""

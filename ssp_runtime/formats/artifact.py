@@ -1,0 +1,192 @@
+"""Our model folder: `config.json` (everything that is no tensor) and `model.safetensors`.
+
+config.json holds: format_version, form ("training" or "recurrent"), model (see `models.config`), tokenizer, labels,
+description, training (how it came to be, free form), and fingerprint: SHA-256 over all of that and the weights. A file
+that changed since it was written, by one bit, is refused.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ssp_runtime import tokenizers
+from ssp_runtime.errors import ArtifactError, InvalidRequest
+from ssp_runtime.formats.convert import to_recurrent
+from ssp_runtime.models import config as model_config
+from ssp_runtime.models.config import ModelConfig
+from ssp_runtime.models.model import Classifier, LanguageModel, Model, build_model
+from ssp_runtime.tokenizers import ByteTokenizer, DNATokenizer
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+Form = Literal["training", "recurrent"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What an artifact says of itself besides its weights. `labels` name a classifier's classes, in order."""
+
+    model: ModelConfig
+    form: Form = "training"
+    tokenizer: ByteTokenizer | DNATokenizer | None = None
+    labels: tuple[str, ...] = ()
+    description: str = ""
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format_version": FORMAT_VERSION,
+            "form": self.form,
+            "model": model_config.to_json(self.model),
+            "tokenizer": None if self.tokenizer is None else {"kind": self.tokenizer.kind},
+            "labels": list(self.labels),
+            "description": self.description,
+            "training": self.training,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A loaded model folder."""
+
+    description: Description
+    model: Model
+    fingerprint: str
+
+    @property
+    def language_model(self) -> LanguageModel:
+        if not isinstance(self.model, LanguageModel):
+            raise InvalidRequest("this model classifies; it cannot generate")
+        return self.model
+
+    @property
+    def classifier(self) -> Classifier:
+        if not isinstance(self.model, Classifier):
+            raise InvalidRequest("this model generates; it cannot classify")
+        return self.model
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+def save(folder: Path, model: Model, description: Description) -> str:
+    """Writes the folder, which is made if need be; returns the fingerprint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().contiguous().clone() for name, tensor in _unique_tensors(model).items()}
+    fingerprint = _fingerprint(description, weights)
+    save_file(weights, folder / WEIGHTS_FILE)
+    text = json.dumps({**description.to_json(), "fingerprint": fingerprint}, indent=2, ensure_ascii=False)
+    (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+    return fingerprint
+
+
+def load(folder: Path) -> Artifact:
+    """Reads and checks the folder. Nothing in it is run.
+
+    Raises:
+        ArtifactError: a file is missing, damaged, or not what the configuration says.
+    """
+    data = _read_config(folder)
+    description = _parse(data, folder)
+    weights = _read_weights(folder)
+    if _fingerprint(description, weights) != data.get("fingerprint"):
+        raise ArtifactError(f"{folder} was changed after it was written: its fingerprint does not match its contents")
+    model = build_model(description.model)
+    if description.form == "recurrent":
+        to_recurrent(model)
+    _load_weights(model, weights, folder)
+    return Artifact(description=description, model=model.eval(), fingerprint=data["fingerprint"])
+
+
+def convert(source: Artifact, folder: Path) -> Artifact:
+    """Writes the recurrent form of a trained model to `folder` and loads it from there."""
+    if source.description.form == "recurrent":
+        raise ArtifactError("this model is in recurrent form already")
+    to_recurrent(source.model)
+    description = Description(**{**vars(source.description), "form": "recurrent"})
+    save(folder, source.model, description)
+    return load(folder)
+
+
+def _unique_tensors(model: Model) -> dict[str, Tensor]:
+    """Tensors by name; of tied ones only the first."""
+    seen: set[int] = set()
+    unique = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            unique[name] = tensor
+    return unique
+
+
+def _fingerprint(description: Description, weights: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(description.to_json(), sort_keys=True).encode())
+    for name in sorted(weights):
+        tensor = weights[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_FILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{folder} is no model folder: it has no {CONFIG_FILE}") from error
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}") from error
+    if not isinstance(data, dict) or data.get("format_version") != FORMAT_VERSION:
+        raise ArtifactError(f"{path} is not of format version {FORMAT_VERSION}, the one this program reads")
+    return data
+
+
+def _parse(data: dict[str, Any], folder: Path) -> Description:
+    try:
+        return Description(
+            model=model_config.from_json(data["model"]),
+            form=data["form"],
+            tokenizer=None if data["tokenizer"] is None else tokenizers.from_json(data["tokenizer"]),
+            labels=tuple(data["labels"]),
+            description=data["description"],
+            training=data["training"],
+        )
+    except KeyError as error:
+        raise ArtifactError(f"{folder / CONFIG_FILE} lacks {error.args[0]!r}") from error
+    except InvalidRequest as error:
+        raise ArtifactError(f"{folder / CONFIG_FILE}: {error}") from error
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    path = folder / WEIGHTS_FILE
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{folder} has no {WEIGHTS_FILE}") from error
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{path} is damaged: {error}") from error
+
+
+def _load_weights(model: Model, weights: dict[str, Tensor], folder: Path) -> None:
+    own = _unique_tensors(model)
+    if missing := sorted(own.keys() - weights.keys()):
+        raise ArtifactError(f"{folder / WEIGHTS_FILE} lacks {missing[0]} ({len(missing)} tensors missing)")
+    if extra := sorted(weights.keys() - own.keys()):
+        raise ArtifactError(f"{folder / WEIGHTS_FILE} holds {extra[0]}, which the model does not have")
+    for name, tensor in own.items():
+        given = weights[name]
+        if given.shape != tensor.shape:
+            raise ArtifactError(f"{name} has shape {tuple(given.shape)}; the model wants {tuple(tensor.shape)}")
+        if not bool(torch.isfinite(given).all()):
+            raise ArtifactError(f"{name} holds NaN or infinite values")
+        tensor.data = given.to(torch.float32) if given.dtype == torch.float64 else given

@@ -1,0 +1,112 @@
+"""What a layer is: `SequenceLayer` maps whole sequences; `Mixer` is one that can also be folded token by token.
+
+Shape suffixes: B batch, L length, D features (d_model, or d_inner within a block), N states of a feature.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict
+from typing import Annotated, Any, Protocol
+
+import torch
+from pydantic import PlainSerializer, PlainValidator, TypeAdapter
+from torch import Tensor, nn
+
+from ssp_runtime.state import State, StateSpec, initial_state
+
+
+class SequenceLayer(nn.Module, ABC):
+    """Maps sequences (B, L, D) to sequences of the same shape."""
+
+    @abstractmethod
+    def encode(self, x_BLD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """Whole sequences at once. Tokens from `lengths_B` on are padding: they may be anything, even NaN, and
+        change nothing; the outputs there are unspecified."""
+
+
+class Mixer(SequenceLayer):
+    """A causal layer with a fixed-size state. Folding `step` over the tokens equals `forward`, from any state."""
+
+    state_spec: StateSpec
+
+    @abstractmethod
+    def forward(self, x_BLD: Tensor, state: State, *, lengths_B: Tensor | None = None) -> tuple[Tensor, State]:
+        """Parallel form: outputs (B, L, D), and the state after each row's last valid token.
+
+        L may be 0. Padding is as in `encode`; it leaves the state alone.
+        """
+
+    @abstractmethod
+    def step(self, x_BD: Tensor, state: State, *, out: State | None = None) -> tuple[Tensor, State]:
+        """Recurrent form: one token of each row.
+
+        Pure without `out`. With it the new state is written there, and `out` may be `state` itself, views included.
+        """
+
+    def encode(self, x_BLD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        return self.forward(x_BLD, self.initial_state(len(x_BLD), like=x_BLD), lengths_B=lengths_B)[0]
+
+    def initial_state(self, batch: int, *, like: Tensor) -> State:
+        """The state before the first token, on the device and for the activations' dtype of `like`."""
+        return initial_state(self.state_spec, batch, like.dtype, like.device)
+
+
+class Coefficients(nn.Module, ABC):
+    """Parameters of a state space, and the coefficients that the recurrence takes, which depend on nothing else.
+
+    Conversion to recurrent form evaluates each of these once (see `ssp_runtime.formats.convert`). In training they are
+    the SSP parameters, which learn slower than the rest and do not decay (thesis, section 5).
+    """
+
+    @abstractmethod
+    def forward(self) -> tuple[Tensor, ...]: ...
+
+
+class FixedCoefficients(Coefficients):
+    """Coefficients that were evaluated: plain tensors in the order the mixer takes them."""
+
+    def __init__(self, values: tuple[Tensor, ...]) -> None:
+        super().__init__()
+        self.values = nn.ParameterList(nn.Parameter(value.detach().clone(), requires_grad=False) for value in values)
+
+    def forward(self) -> tuple[Tensor, ...]:
+        return tuple(self.values)
+
+
+class MixerConfig(Protocol):
+    """Frozen dataclass of a mixer's settings; `kind` is its name in the table `MIXERS`."""
+
+    @property
+    def kind(self) -> str: ...
+
+
+def _parse(value: Any) -> MixerConfig:
+    from ssp_runtime.mixers import MIXERS, config_class
+
+    if not isinstance(value, dict):
+        return value  # type: ignore[no-any-return]  # a config already
+    kind = value.get("kind")
+    if kind not in MIXERS:
+        raise ValueError(f"kind must be one of {', '.join(sorted(MIXERS))}, not {kind!r}")
+    return TypeAdapter(config_class(kind)).validate_python(value)
+
+
+# A mixer's configuration where it is a field of another: read by its kind.
+AnyMixerConfig = Annotated[MixerConfig, PlainValidator(_parse), PlainSerializer(asdict)]
+
+
+def masked(x_BLD: Tensor, lengths_B: Tensor | None) -> Tensor:
+    """The same with zeros for padding."""
+    if lengths_B is None:
+        return x_BLD
+    valid_BL = torch.arange(x_BLD.shape[1], device=x_BLD.device) < lengths_B[:, None]
+    return torch.where(valid_BL[..., None], x_BLD, 0)
+
+
+def reversed_in_length(x_BLD: Tensor, lengths_B: Tensor | None) -> Tensor:
+    """Each row's valid tokens in reverse order, the padding still behind them. Its own inverse."""
+    if lengths_B is None:
+        return x_BLD.flip(1)
+    t_L = torch.arange(x_BLD.shape[1], device=x_BLD.device)
+    mirrored_BL = lengths_B[:, None] - 1 - t_L
+    index_BL = torch.where(mirrored_BL >= 0, mirrored_BL, t_L)
+    return x_BLD.gather(1, index_BL[..., None].expand_as(x_BLD))

@@ -1,0 +1,81 @@
+"""S6, the selective state space (Gu and Dao, 2023, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces")."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from ssp_kernels.selective_scan import selective_scan, selective_scan_step
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssp_runtime.mixers.base import Coefficients, Mixer, masked
+from ssp_runtime.mixers.initialization import log_uniform_dt
+from ssp_runtime.state import State, TensorSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class S6Config:
+    """`dt_rank` None means ceil(d_inner / 32): d_model / 16 in a block that expands twofold."""
+
+    kind: Literal["s6"] = "s6"
+    d_state: int = 16
+    dt_rank: int | None = None
+    dt_min: float = 0.001
+    dt_max: float = 0.1
+
+
+class S6(Mixer):
+    """`s_t = exp(dt_t A) s_{t-1} + dt_t B_t x_t`, `y_t = C_t s_t + D x_t`, with dt, B and C linear in x (algorithm 2)."""
+
+    Config = S6Config
+
+    def __init__(self, d_inner: int, config: S6Config) -> None:
+        super().__init__()
+        self.dt_rank = config.dt_rank or math.ceil(d_inner / 32)
+        self.d_state = config.d_state
+        self.x_proj = nn.Linear(d_inner, self.dt_rank + 2 * config.d_state, bias=False)
+        self.dt_proj = nn.Linear(self.dt_rank, d_inner)
+        self.coefficients: Coefficients = S6Coefficients(d_inner, config.d_state)
+        self.D = nn.Parameter(torch.ones(d_inner))
+        self.state_spec = {"ssm_state": TensorSpec((d_inner, config.d_state), "accumulator")}
+        self._initialize_dt(config)
+
+    def _initialize_dt(self, config: S6Config) -> None:
+        nn.init.uniform_(self.dt_proj.weight, -(self.dt_rank**-0.5), self.dt_rank**-0.5)
+        dt = log_uniform_dt(self.dt_proj.out_features, config.dt_min, config.dt_max)
+        with torch.no_grad():
+            self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """dt (..., D), B and C (..., N) of inputs of any rank."""
+        dt, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        return F.softplus(self.dt_proj(dt)), B, C
+
+    def forward(self, x_BLD: Tensor, state: State, *, lengths_B: Tensor | None = None) -> tuple[Tensor, State]:
+        x_BLD = masked(x_BLD, lengths_B)
+        dt_BLD, B_BLN, C_BLN = self._project(x_BLD)
+        (A_DN,) = self.coefficients()
+        ssm_state = state["ssm_state"]
+        x, dt, A, B, C = (t.to(ssm_state.dtype) for t in (x_BLD, masked(dt_BLD, lengths_B), A_DN, B_BLN, C_BLN))
+        y_BLD, new = selective_scan(x, dt, A, B, C, ssm_state)
+        return y_BLD.to(x_BLD.dtype) + self.D * x_BLD, {"ssm_state": new}
+
+    def step(self, x_BD: Tensor, state: State, *, out: State | None = None) -> tuple[Tensor, State]:
+        dt_BD, B_BN, C_BN = self._project(x_BD)
+        (A_DN,) = self.coefficients()
+        ssm_state = state["ssm_state"]
+        x, dt, A, B, C = (t.to(ssm_state.dtype) for t in (x_BD, dt_BD, A_DN, B_BN, C_BN))
+        y_BD, new = selective_scan_step(x, dt, A, B, C, ssm_state, None if out is None else out["ssm_state"])
+        return y_BD.to(x_BD.dtype) + self.D * x_BD, {"ssm_state": new}
+
+
+class S6Coefficients(Coefficients):
+    """`A = -exp(A_log)` (D, N), which starts at -1 ... -N."""
+
+    def __init__(self, d_inner: int, d_state: int) -> None:
+        super().__init__()
+        self.A_log = nn.Parameter(torch.log(torch.arange(1, d_state + 1.0)).repeat(d_inner, 1))
+
+    def forward(self) -> tuple[Tensor, ...]:
+        return (-torch.exp(self.A_log),)

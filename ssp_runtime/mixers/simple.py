@@ -1,0 +1,46 @@
+"""The Simple block's inside: a state space, GELU, and a gated linear unit over the features (thesis, section 4; Gu et
+al., 2022, "S4", appendix)."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssp_runtime.mixers.base import AnyMixerConfig, Mixer
+from ssp_runtime.mixers.dropout import FeatureDropout
+from ssp_runtime.mixers.s4d import S4DConfig
+from ssp_runtime.state import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimpleConfig:
+    kind: Literal["simple"] = "simple"
+    ssp: AnyMixerConfig = field(default_factory=S4DConfig)
+    dropout: float = 0.0
+
+
+class Simple(Mixer):
+    """`glu(output_linear(gelu(ssp(x))))`."""
+
+    Config = SimpleConfig
+
+    def __init__(self, d_model: int, config: SimpleConfig) -> None:
+        from ssp_runtime.mixers import build_mixer
+
+        super().__init__()
+        self.ssp = build_mixer(config.ssp, d_model)
+        self.dropout = FeatureDropout(config.dropout)
+        self.output_linear = nn.Linear(d_model, 2 * d_model)
+        self.state_spec = self.ssp.state_spec
+
+    def forward(self, x_BLD: Tensor, state: State, *, lengths_B: Tensor | None = None) -> tuple[Tensor, State]:
+        y_BLD, state = self.ssp(x_BLD, state, lengths_B=lengths_B)
+        return self._mix_features(self.dropout(y_BLD)), state
+
+    def step(self, x_BD: Tensor, state: State, *, out: State | None = None) -> tuple[Tensor, State]:
+        y_BD, state = self.ssp.step(x_BD, state, out=out)
+        return self._mix_features(y_BD), state
+
+    def _mix_features(self, y: Tensor) -> Tensor:
+        return F.glu(self.output_linear(F.gelu(y)), dim=-1)

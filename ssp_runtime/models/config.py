@@ -1,0 +1,99 @@
+"""What a model is made of, as data. `ModelConfig` reads from and writes to plain JSON."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from ssp_runtime.errors import InvalidRequest
+from ssp_runtime.mixers.base import AnyMixerConfig
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormConfig:
+    kind: Literal["layer", "rms"] = "rms"
+    eps: float = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockConfig:
+    """A mixer with its norm and residual: `x + mixer(norm(x))` (pre), or `norm(x + mixer(x))` (post)."""
+
+    mixer: AnyMixerConfig
+    norm: NormConfig = field(default_factory=NormConfig)
+    norm_position: Literal["pre", "post"] = "pre"
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenEmbeddingConfig:
+    kind: Literal["tokens"] = "tokens"
+    vocab_size: Positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberEmbeddingConfig:
+    """Vectors of `d_input` numbers."""
+
+    kind: Literal["numbers"] = "numbers"
+    d_input: Positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModelHeadConfig:
+    """Scores over the vocabulary at every token. `tied` shares the embedding's weights."""
+
+    kind: Literal["language_model"] = "language_model"
+    tied: bool = True
+    bias: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationHeadConfig:
+    """Scores over classes from the mean over the tokens."""
+
+    kind: Literal["classification"] = "classification"
+    num_classes: Positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    d_model: Positive
+    embedding: Annotated[TokenEmbeddingConfig | NumberEmbeddingConfig, Field(discriminator="kind")]
+    layers: tuple[BlockConfig, ...]
+    head: Annotated[LanguageModelHeadConfig | ClassificationHeadConfig, Field(discriminator="kind")]
+    # The norm before the head; None for post-norm models, whose last block ends in one.
+    final_norm: NormConfig | None = field(default_factory=NormConfig)
+
+    @property
+    def architecture(self) -> str:
+        """The layers in words, runs of equal ones counted: "6 x mamba(s6)"."""
+        runs: list[tuple[str, int]] = []
+        for name in (_describe(block.mixer) for block in self.layers):
+            if runs and runs[-1][0] == name:
+                runs[-1] = (name, runs[-1][1] + 1)
+            else:
+                runs.append((name, 1))
+        return ", ".join(f"{count} x {name}" for name, count in runs)
+
+
+def _describe(mixer: AnyMixerConfig) -> str:
+    inner = getattr(mixer, "ssp", None)
+    return f"{mixer.kind}({inner.kind})" if inner else mixer.kind
+
+
+def to_json(config: ModelConfig) -> dict[str, Any]:
+    return asdict(config)
+
+
+def from_json(data: Mapping[str, Any]) -> ModelConfig:
+    """Raises `InvalidRequest` that names the field at fault."""
+    try:
+        return TypeAdapter(ModelConfig).validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidRequest(f"the model's configuration is wrong at {where}: {first['msg']}") from error

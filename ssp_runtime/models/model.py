@@ -1,0 +1,160 @@
+"""The one backbone, and the two models on it: `LanguageModel`, which can be folded, and `Classifier`."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ssp_runtime.errors import InvalidRequest
+from ssp_runtime.mixers.base import Mixer, SequenceLayer, masked
+from ssp_runtime.models.blocks import build_block, build_norm
+from ssp_runtime.models.config import (
+    ClassificationHeadConfig,
+    LanguageModelHeadConfig,
+    ModelConfig,
+    NumberEmbeddingConfig,
+    TokenEmbeddingConfig,
+)
+from ssp_runtime.state import State, initial_state, prefixed, select
+
+
+class Backbone(nn.Module):
+    """Embedding, blocks, final norm: inputs (B, L), or (B, L, d_input) for numbers, to hidden states (B, L, D)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embedding = _build_embedding(config)
+        self.layers = nn.ModuleList(build_block(block, config.d_model) for block in config.layers)
+        self.norm_f = nn.Identity() if config.final_norm is None else build_norm(config.final_norm, config.d_model)
+
+    def encode(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """Whole sequences at once; see `SequenceLayer.encode` for padding."""
+        x_BLD = self.embedding(inputs)
+        for layer in self._layers():
+            x_BLD = layer.encode(x_BLD, lengths_B)
+        return self._normalized(x_BLD)
+
+    def _layers(self) -> list[SequenceLayer]:
+        return list(self.layers)  # type: ignore[arg-type]  # a ModuleList does not know what it holds
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        weights = next(self.norm_f.parameters(), x)
+        return torch.as_tensor(self.norm_f(x.to(weights.dtype)))
+
+
+class CausalBackbone(Backbone):
+    """A backbone whose every layer is a mixer: itself a fold, over a flat state "layers.<i>.<name>"."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.state_spec = {
+            name: spec
+            for i, mixer in enumerate(self._mixers())
+            for name, spec in prefixed(mixer.state_spec, f"layers.{i}.").items()
+        }
+
+    def _mixers(self) -> list[Mixer]:
+        for layer in self.layers:
+            if not isinstance(layer, Mixer):
+                raise InvalidRequest("a language model needs causal layers; bidirectional ones can only classify")
+        return list(self.layers)  # type: ignore[arg-type]  # checked above
+
+    def forward(self, inputs: Tensor, state: State, *, lengths_B: Tensor | None = None) -> tuple[Tensor, State]:
+        x_BLD, new = self.embedding(inputs), {}
+        for i, layer in enumerate(self.layers):
+            x_BLD, part = layer(x_BLD, self._part(state, i), lengths_B=lengths_B)
+            new.update({f"layers.{i}.{name}": tensor for name, tensor in part.items()})
+        return self._normalized(x_BLD), new
+
+    def step(self, inputs: Tensor, state: State, *, out: State | None = None) -> tuple[Tensor, State]:
+        x_BD, new = self.embedding(inputs), {}
+        for i, layer in enumerate(self._mixers()):
+            x_BD, part = layer.step(x_BD, self._part(state, i), out=None if out is None else self._part(out, i))
+            new.update({f"layers.{i}.{name}": tensor for name, tensor in part.items()})
+        return self._normalized(x_BD), new
+
+    def _part(self, state: State, i: int) -> State:
+        return select(state, self._mixers()[i].state_spec, f"layers.{i}.")
+
+
+class LanguageModel(nn.Module):
+    """Scores of the next token after each token: a fold over token ids."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if not isinstance(config.head, LanguageModelHeadConfig) or not isinstance(
+            config.embedding, TokenEmbeddingConfig
+        ):
+            raise InvalidRequest("a language model embeds tokens and has a language_model head")
+        self.config = config
+        self.backbone = CausalBackbone(config)
+        self.lm_head = nn.Linear(config.d_model, config.embedding.vocab_size, bias=config.head.bias)
+        _initialize(self, len(config.layers))
+        if config.head.tied:
+            self.lm_head.weight = self.backbone.embedding.weight  # type: ignore[assignment]  # of nn.Embedding
+        self.state_spec = self.backbone.state_spec
+
+    def forward(self, ids_BL: Tensor, state: State, *, lengths_B: Tensor | None = None) -> tuple[Tensor, State]:
+        """Logits (B, L, V) and the state after each row's last valid token; ids of padding must be valid ids."""
+        hidden_BLD, state = self.backbone(ids_BL, state, lengths_B=lengths_B)
+        return self.lm_head(hidden_BLD), state
+
+    def prefill(self, ids_BL: Tensor, state: State, *, lengths_B: Tensor | None = None) -> tuple[Tensor, State]:
+        """`forward`, with the logits after each row's last valid token only: (B, V). L must be at least 1."""
+        hidden_BLD, state = self.backbone(ids_BL, state, lengths_B=lengths_B)
+        if lengths_B is None:
+            return self.lm_head(hidden_BLD[:, -1]), state
+        rows = torch.arange(len(ids_BL), device=ids_BL.device)
+        return self.lm_head(hidden_BLD[rows, (lengths_B - 1).clamp(min=0)]), state
+
+    def step(self, ids_B: Tensor, state: State, *, out: State | None = None) -> tuple[Tensor, State]:
+        """Logits (B, V) after one token of each row; see `Mixer.step` for `out`."""
+        hidden_BD, state = self.backbone.step(ids_B, state, out=out)
+        return self.lm_head(hidden_BD), state
+
+    def initial_state(self, batch: int) -> State:
+        weight = self.lm_head.weight
+        return initial_state(self.state_spec, batch, weight.dtype, weight.device)
+
+
+class Classifier(nn.Module):
+    """Scores over classes of whole sequences, from the mean of the hidden states over each row's own length."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if not isinstance(config.head, ClassificationHeadConfig):
+            raise InvalidRequest("a classifier has a classification head")
+        self.config = config
+        self.backbone = Backbone(config)
+        self.decoder = nn.Linear(config.d_model, config.head.num_classes)
+        _initialize(self, len(config.layers))
+
+    def forward(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """Logits (B, C) of inputs (B, L) or (B, L, d_input); every row has at least one token."""
+        hidden_BLD = masked(self.backbone.encode(inputs, lengths_B), lengths_B)
+        count_B = hidden_BLD.shape[1] if lengths_B is None else lengths_B[:, None]
+        return torch.as_tensor(self.decoder(hidden_BLD.sum(1) / count_B))
+
+
+Model = LanguageModel | Classifier
+
+
+def build_model(config: ModelConfig) -> Model:
+    """A new model with random weights."""
+    return LanguageModel(config) if isinstance(config.head, LanguageModelHeadConfig) else Classifier(config)
+
+
+def _build_embedding(config: ModelConfig) -> nn.Module:
+    if isinstance(config.embedding, NumberEmbeddingConfig):
+        return nn.Linear(config.embedding.d_input, config.d_model)
+    return nn.Embedding(config.embedding.vocab_size, config.d_model)
+
+
+def _initialize(model: nn.Module, num_layers: int) -> None:
+    """Small embeddings, and projections into the residual stream scaled by 1 / sqrt(layers) (GPT-2's scheme)."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        elif name.endswith("out_proj") and isinstance(module, nn.Linear):
+            with torch.no_grad():
+                module.weight /= math.sqrt(num_layers)

@@ -1,0 +1,172 @@
+"""What is learnt: batches, their loss, and the score on held-out data."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssp_runtime.mixers.base import masked
+from ssp_runtime.models.model import Classifier, LanguageModel, Model
+from ssp_runtime.state import State
+
+PIECE = 2048  # tokens of a row that are scored at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """`name` says what `value` is; `better` which way it improves."""
+
+    name: str
+    value: float
+    better: str = "lower"
+
+
+class Task(ABC):
+    """Draws batches from training data. Everything random or remembered is in `state_dict`, so that training resumes."""
+
+    @abstractmethod
+    def loss(self, model: Model) -> Tensor: ...
+    @abstractmethod
+    def evaluate(self, model: Model) -> Score: ...
+    def state_dict(self) -> dict[str, object]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        assert not state
+
+    tokens_per_step: int
+
+
+class NextToken(Task):
+    """Next-token prediction over one long stream, read by `batch_size` rows side by side.
+
+    Each row goes on where it stopped, its state carried over (gradients stop at the cut): the model learns to use a
+    state far older than `length` tokens, as it will have when served.
+    """
+
+    def __init__(
+        self,
+        stream: Sequence[int] | bytes,
+        heldout: Sequence[Sequence[int] | bytes],
+        *,
+        batch_size: int,
+        length: int,
+        bos_id: int,
+    ) -> None:
+        ids = torch.frombuffer(bytearray(stream), dtype=torch.uint8) if isinstance(stream, bytes) else torch.tensor(stream)
+        if len(ids) < batch_size * (length + 1):
+            raise ValueError(f"{len(ids)} tokens are too few for {batch_size} rows of {length}: lower one of them")
+        self._rows = ids[: len(ids) // batch_size * batch_size].reshape(batch_size, -1)
+        self._heldout, self._length, self._bos_id = heldout, length, bos_id
+        self._at = 0
+        self._state: State | None = None
+        self.tokens_per_step = batch_size * length
+
+    def loss(self, model: Model) -> Tensor:
+        assert isinstance(model, LanguageModel)
+        if self._at + self._length + 1 > self._rows.shape[1]:
+            self._at, self._state = 0, None
+        window = self._rows[:, self._at : self._at + self._length + 1].long()
+        state = model.initial_state(len(window)) if self._state is None else self._state
+        logits, state = model(window[:, :-1], state)
+        self._state = {name: tensor.detach() for name, tensor in state.items()}
+        self._at += self._length
+        return F.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten())
+
+    def evaluate(self, model: Model) -> Score:
+        assert isinstance(model, LanguageModel)
+        nats, tokens = total_nats(model, self._heldout, self._bos_id)
+        return Score(name="bits per token", value=nats / math.log(2) / tokens)
+
+    def state_dict(self) -> dict[str, object]:
+        return {"at": self._at, "state": self._state}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self._at, self._state = state["at"], state["state"]  # type: ignore[assignment]
+
+
+@torch.inference_mode()
+def total_nats(
+    model: LanguageModel, sequences: Sequence[Sequence[int] | bytes], bos_id: int, rows: int = 16
+) -> tuple[float, int]:
+    """What the model needs to code the sequences, each from the initial state and `bos_id`, and their tokens."""
+    nats, ordered = 0.0, sorted(sequences, key=len, reverse=True)
+    for first in range(0, len(ordered), rows):
+        nats += _batch_nats(model, [list(sequence) for sequence in ordered[first : first + rows]], bos_id)
+    return nats, sum(map(len, sequences))
+
+
+def _batch_nats(model: LanguageModel, batch: list[list[int]], bos_id: int) -> float:
+    lengths, state = torch.tensor([len(ids) for ids in batch]), model.initial_state(len(batch))
+    targets = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids, dtype=torch.long) for ids in batch], batch_first=True)
+    inputs = torch.cat([torch.full((len(batch), 1), bos_id), targets[:, :-1]], dim=1)
+    nats = 0.0
+    for start in range(0, targets.shape[1], PIECE):
+        left = (lengths - start).clamp(0, PIECE)
+        piece = slice(start, start + PIECE)
+        logits, state = model(inputs[:, piece], state, lengths_B=left)
+        losses = F.cross_entropy(logits.transpose(1, 2), targets[:, piece], reduction="none")
+        nats += float(masked(losses[..., None], left).double().sum())
+    return nats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """Sequences of token ids and the class of each."""
+
+    sequences: Sequence[Sequence[int]]
+    labels: Sequence[int]
+
+
+class Classification(Task):
+    """Cross-entropy over classes, on shuffled batches of padded sequences."""
+
+    def __init__(self, train: Labelled, heldout: Labelled, *, batch_size: int, seed: int) -> None:
+        if not train.sequences or not heldout.sequences:
+            raise ValueError("classification needs at least one training and one held-out sequence")
+        self._train, self._heldout, self._batch_size = train, heldout, batch_size
+        self._generator = torch.Generator().manual_seed(seed)
+        self._order: list[int] = []
+        self.tokens_per_step = batch_size * sum(map(len, train.sequences)) // len(train.sequences)
+
+    def loss(self, model: Model) -> Tensor:
+        assert isinstance(model, Classifier)
+        if not self._order:
+            self._order = torch.randperm(len(self._train.labels), generator=self._generator).tolist()
+        batch, self._order = self._order[: self._batch_size], self._order[self._batch_size :]
+        logits = model(*padded([self._train.sequences[i] for i in batch]))
+        return F.cross_entropy(logits, torch.tensor([self._train.labels[i] for i in batch]))
+
+    def evaluate(self, model: Model) -> Score:
+        assert isinstance(model, Classifier)
+        predicted = classify(model, self._heldout.sequences).argmax(-1)
+        correct = (predicted == torch.tensor(self._heldout.labels)).double().mean()
+        return Score(name="accuracy", value=float(correct), better="higher")
+
+    def state_dict(self) -> dict[str, object]:
+        return {"order": self._order, "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self._order = state["order"]  # type: ignore[assignment]
+        self._generator.set_state(state["generator"])  # type: ignore[arg-type]
+
+
+def padded(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Ids (B, L), padded on the right with 0, and lengths (B,)."""
+    rows = [torch.tensor(sequence, dtype=torch.long) for sequence in sequences]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows])
+
+
+@torch.inference_mode()
+def classify(model: Classifier, sequences: Sequence[Sequence[int]], rows: int = 64) -> Tensor:
+    """Logits (number of sequences, C), in evaluation mode."""
+    was_training = model.training
+    model.eval()
+    batches = (sequences[first : first + rows] for first in range(0, len(sequences), rows))
+    logits = torch.cat([model(*padded(batch)) for batch in batches])
+    model.train(was_training)
+    return logits

@@ -1,0 +1,302 @@
+"""A small server of the contract for the client's tests: real sockets, no model.
+
+Generation counts: after a context of p tokens the next tokens are p, p + 1, ...; the text of token t is "t ".
+Classification knows the letters ACGT; a sequence's class is its length modulo two.
+"""
+
+# ruff: noqa: N802 (servicers' methods are named as in the contract)
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent import futures
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[import-untyped]  # it ships no py.typed
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+from ssp.v1 import (
+    classification_pb2,
+    classification_pb2_grpc,
+    common_pb2,
+    generation_pb2,
+    generation_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+    sessions_pb2,
+    sessions_pb2_grpc,
+)
+
+LABELS = ("even", "odd")
+
+
+@dataclass(kw_only=True)
+class Failure:
+    """What the next call of a method answers instead of its result, after `after` messages of a stream."""
+
+    code: grpc.StatusCode
+    message: str = "planted"
+    reason: str = ""
+    retry_after: float | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    after: int = 0
+
+    def abort(self, context: Any) -> NoReturn:
+        details = []
+        if self.reason or self.metadata:
+            details.append(error_details_pb2.ErrorInfo(reason=self.reason, domain="ssp", metadata=self.metadata))
+        if self.retry_after is not None:
+            delay = Duration(nanos=int(self.retry_after % 1 * 1e9), seconds=int(self.retry_after))
+            details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+        status = status_pb2.Status(code=code_pb2.Code.Value(self.code.name), message=self.message)
+        for detail in details:
+            packed = AnyMessage()
+            packed.Pack(detail)
+            status.details.append(packed)
+        context.abort_with_status(rpc_status.to_status(status))
+        raise AssertionError
+
+
+class FakeServer(
+    generation_pb2_grpc.GenerationServicer,
+    sessions_pb2_grpc.SessionsServicer,
+    classification_pb2_grpc.ClassificationServicer,
+    models_pb2_grpc.ModelsServicer,
+):
+    def __init__(self) -> None:
+        self.requests: dict[str, list[Any]] = defaultdict(list)
+        self.metadata: list[dict[str, str | bytes]] = []
+        self.failures: dict[str, list[Failure]] = defaultdict(list)
+        self.positions: dict[str, int] = {}
+        self.cancelled = threading.Event()
+        self.seconds_per_chunk = 0.0
+        self.max_message_bytes = 4000
+        self._answers: dict[str, list[generation_pb2.GenerateResponse]] = {}
+        self.health = health.HealthServicer()
+        self._servers: list[grpc.Server] = []
+        self.set_health("", health_pb2.HealthCheckResponse.SERVING)
+        self.port = self._add(None)
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def add_tls(self, key: bytes, certificate: bytes) -> int:
+        return self._add(grpc.ssl_server_credentials([(key, certificate)]))
+
+    def stop(self) -> None:
+        for server in self._servers:
+            server.stop(0).wait()
+
+    def _add(self, credentials: grpc.ServerCredentials | None) -> int:
+        server = grpc.server(futures.ThreadPoolExecutor(16))
+        generation_pb2_grpc.add_GenerationServicer_to_server(self, server)
+        sessions_pb2_grpc.add_SessionsServicer_to_server(self, server)
+        classification_pb2_grpc.add_ClassificationServicer_to_server(self, server)
+        models_pb2_grpc.add_ModelsServicer_to_server(self, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        address = "127.0.0.1:0"
+        port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+        server.start()
+        self._servers.append(server)
+        return port
+
+    def set_health(self, service: str, status: Any) -> None:
+        self.health.set(service, status)
+
+    def Generate(
+        self, request: generation_pb2.GenerateRequest, context: Any
+    ) -> Iterator[generation_pb2.GenerateResponse]:
+        failure = self._enter("Generate", request, context)
+        finished = threading.Event()
+        context.add_callback(lambda: None if finished.is_set() else self.cancelled.set())
+        if failure and not failure.after:
+            failure.abort(context)
+        for number, message in enumerate(self._messages(request, context)):
+            if failure and number == failure.after:
+                failure.abort(context)
+            if request.session_id:
+                self.positions[request.session_id] = message.session.position
+            yield message
+            time.sleep(self.seconds_per_chunk)
+        finished.set()
+
+    def _messages(
+        self, request: generation_pb2.GenerateRequest, context: Any
+    ) -> Iterator[generation_pb2.GenerateResponse]:
+        if request.request_id in self._answers:
+            return iter(_merged(self._answers[request.request_id]))
+        position = self._position(request, context) + _length(request.input)
+        count = request.sampling_params.max_tokens or 4
+        size = request.stream_options.max_chunk_tokens or 2
+        made = (_message(request, position, start, size, count) for start in range(0, count, size))
+        if not request.session_id:
+            return made
+        self._answers[request.request_id] = list(made)
+        return iter(self._answers[request.request_id])
+
+    def OpenSession(self, request: sessions_pb2.OpenSessionRequest, context: Any) -> sessions_pb2.OpenSessionResponse:
+        self._unary("OpenSession", request, context)
+        session_id = f"{request.routing_key or 'r'}.{len(self.positions):032x}"
+        self.positions[session_id] = 0
+        return sessions_pb2.OpenSessionResponse(session=self._session(session_id))
+
+    def Append(self, request: sessions_pb2.AppendRequest, context: Any) -> sessions_pb2.AppendResponse:
+        self._unary("Append", request, context)
+        position = self._position(request, context) + _length(request.input)
+        self.positions[request.session_id] = position
+        usage = common_pb2.Usage(prompt_tokens=_length(request.input))
+        return sessions_pb2.AppendResponse(session=_status(request.session_id, position), usage=usage)
+
+    def GetSession(self, request: sessions_pb2.GetSessionRequest, context: Any) -> sessions_pb2.GetSessionResponse:
+        self._unary("GetSession", request, context)
+        self._position(request, context)
+        return sessions_pb2.GetSessionResponse(session=self._session(request.session_id))
+
+    def ListSessions(
+        self, request: sessions_pb2.ListSessionsRequest, context: Any
+    ) -> sessions_pb2.ListSessionsResponse:
+        self._unary("ListSessions", request, context)
+        start, size = int(request.page_token or 0), request.page_size or 100
+        names = list(self.positions)
+        return sessions_pb2.ListSessionsResponse(
+            sessions=[self._session(name) for name in names[start : start + size]],
+            next_page_token=str(start + size) if start + size < len(names) else "",
+        )
+
+    def CloseSession(
+        self, request: sessions_pb2.CloseSessionRequest, context: Any
+    ) -> sessions_pb2.CloseSessionResponse:
+        self._unary("CloseSession", request, context)
+        position = self._position(request, context)
+        del self.positions[request.session_id]
+        return sessions_pb2.CloseSessionResponse(session=_status(request.session_id, position))
+
+    def Classify(
+        self, request: classification_pb2.ClassifyRequest, context: Any
+    ) -> classification_pb2.ClassifyResponse:
+        self._unary("Classify", request, context)
+        for index, sequence in enumerate(request.inputs):
+            wrong = set(sequence.text) - set("ACGT")
+            if wrong:
+                message = f"sequence {index} has the letter {min(wrong)!r}, which the model does not know"
+                Failure(code=grpc.StatusCode.INVALID_ARGUMENT, message=message).abort(context)
+        predictions = [_prediction(_length(sequence)) for sequence in request.inputs]
+        return classification_pb2.ClassifyResponse(labels=LABELS, predictions=predictions)
+
+    def ListModels(self, request: models_pb2.ListModelsRequest, context: Any) -> models_pb2.ListModelsResponse:
+        self._unary("ListModels", request, context)
+        return models_pb2.ListModelsResponse(models=[self._model("counter"), self._model("parity")])
+
+    def GetModel(self, request: models_pb2.GetModelRequest, context: Any) -> models_pb2.GetModelResponse:
+        self._unary("GetModel", request, context)
+        if request.name not in ("counter", "parity"):
+            Failure(code=grpc.StatusCode.NOT_FOUND, message=f"no model {request.name!r}").abort(context)
+        return models_pb2.GetModelResponse(model=self._model(request.name))
+
+    def _model(self, name: str) -> models_pb2.Model:
+        classifies = name == "parity"
+        return models_pb2.Model(
+            name=name,
+            task=models_pb2.TASK_CLASSIFY if classifies else models_pb2.TASK_GENERATE,
+            input_kind=models_pb2.INPUT_KIND_TOKENS,
+            architecture="1 x count",
+            form="recurrent",
+            num_parameters=1_234_567,
+            vocab_size=256,
+            labels=LABELS if classifies else (),
+            state_bytes_per_session=0 if classifies else 2048,
+            limits=models_pb2.Limits(
+                max_tokens=1000,
+                max_input_tokens=5000,
+                max_batch_sequences=4,
+                max_message_bytes=self.max_message_bytes,
+            ),
+        )
+
+    def _enter(self, method: str, request: Any, context: Any) -> Failure | None:
+        self.requests[method].append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
+        return self.failures[method].pop(0) if self.failures[method] else None
+
+    def _unary(self, method: str, request: Any, context: Any) -> None:
+        failure = self._enter(method, request, context)
+        if failure:
+            failure.abort(context)
+
+    def _position(self, request: Any, context: Any) -> int:
+        if not request.session_id:
+            return 0
+        if request.session_id not in self.positions:
+            Failure(code=grpc.StatusCode.NOT_FOUND, message="no such session").abort(context)
+        position = self.positions[request.session_id]
+        expected = request.expected_position if _expects(request) else position
+        if expected != position:
+            message = f"the session stands at {position}, not at {expected}"
+            Failure(code=grpc.StatusCode.ABORTED, message=message, reason="POSITION_MISMATCH").abort(context)
+        return position
+
+    def _session(self, session_id: str) -> sessions_pb2.Session:
+        session = sessions_pb2.Session(
+            status=_status(session_id, self.positions[session_id]),
+            model="counter",
+            tier=sessions_pb2.TIER_DEVICE,
+            state_bytes=2048,
+        )
+        session.create_time.FromSeconds(1_700_000_000)
+        return session
+
+
+def _expects(request: Any) -> bool:
+    named = "expected_position" in request.DESCRIPTOR.fields_by_name
+    return named and bool(request.HasField("expected_position"))
+
+
+def _length(sequence: common_pb2.SequenceInput) -> int:
+    if sequence.WhichOneof("kind") == "values":
+        return len(sequence.values.data) // 4 // sequence.values.width
+    return len(sequence.text) or len(sequence.input_ids.ids)
+
+
+def _status(session_id: str, position: int) -> common_pb2.SessionStatus:
+    return common_pb2.SessionStatus(
+        session_id=session_id, position=position, committed_position=position, version=position + 1
+    )
+
+
+def _message(
+    request: generation_pb2.GenerateRequest, position: int, start: int, size: int, count: int
+) -> generation_pb2.GenerateResponse:
+    tokens = range(position + start, position + min(start + size, count))
+    message = generation_pb2.GenerateResponse(
+        request_id=request.request_id, token_ids=tokens, text="".join(f"{token} " for token in tokens)
+    )
+    if request.session_id:
+        message.session.CopyFrom(_status(request.session_id, tokens.stop))
+    if start + size >= count:
+        message.finish_reason = common_pb2.FINISH_REASON_LENGTH
+        message.usage.CopyFrom(common_pb2.Usage(prompt_tokens=_length(request.input), completion_tokens=count))
+    return message
+
+
+def _merged(messages: list[generation_pb2.GenerateResponse]) -> list[generation_pb2.GenerateResponse]:
+    """The same tokens in one message, as a server may put them together when it answers again."""
+    whole = generation_pb2.GenerateResponse()
+    for message in messages:
+        whole.MergeFrom(message)
+    whole.text = "".join(message.text for message in messages)
+    return [whole]
+
+
+def _prediction(length: int) -> classification_pb2.Prediction:
+    odd = length % 2
+    return classification_pb2.Prediction(
+        label=LABELS[odd], probabilities=[0.75, 0.25][:: 1 - 2 * odd], logits=[1.0, -1.0], num_tokens=length
+    )
