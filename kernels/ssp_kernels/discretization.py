@@ -14,8 +14,8 @@ def zero_order_hold(A: Tensor, B: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _exp_minus_one_over(z: Tensor) -> Tensor:
-    """(exp(z) - 1) / z. Its Taylor series stands in near 0, where the difference would cancel."""
+    """(exp(z) - 1) / z. Its Taylor series stands in near 0, where the quotient has no value or no gradient."""
     near = z.abs() < 1e-3
     safe = torch.where(near, torch.ones_like(z), z)
     series = 1 + z / 2 * (1 + z / 3 * (1 + z / 4))
-    return torch.where(near, series, (torch.exp(safe) - 1) / safe)
+    return torch.where(near, series, torch.expm1(safe) / safe)

@@ -34,13 +34,13 @@ def load(source: Path) -> ctypes.CDLL:
         Unavailable: no C++ compiler was found (CXX names one, else g++ or clang++), or it failed.
     """
     assert torch.get_num_threads()  # torch's OpenMP is loaded, so the library finds its symbols there
-    library = _cache_folder() / f"{source.stem}-{_key(source)}.so"
-    if not library.exists():
-        _compile(source, library)
     try:
+        library = _cache_folder() / f"{source.stem}-{_key(source)}.so"
+        if not library.exists():
+            _compile(source, library)
         return ctypes.CDLL(str(library))
     except OSError as error:
-        raise Unavailable(f"{library} does not load: {error}") from error
+        raise Unavailable(f"{source.name} cannot be compiled and loaded: {error}") from error
 
 
 def _compiler() -> str:
@@ -51,12 +51,12 @@ def _compiler() -> str:
 
 
 def _cache_folder() -> Path:
-    base = os.environ.get("SSP_CACHE") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "ssp" / "native"
     try:
+        base = os.environ.get("SSP_CACHE") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(base) / "ssp" / "native"
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Unavailable(f"{folder} cannot be made ({error}); set SSP_CACHE to a folder that can") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home
+        raise Unavailable(f"no folder for compiled code ({error}); set SSP_CACHE to one that can be written") from error
     return folder
 
 

@@ -49,12 +49,13 @@ def chosen(kernels: str) -> Iterator[None]:
 
 
 class Operator(Generic[F]):
-    """A recurrence and its forms; each form is loaded when first asked for, by a function that may raise `Unavailable`."""
+    """A recurrence and its forms; each is loaded when first asked for, by a function that may raise `Unavailable`."""
 
     def __init__(self, name: str, forms: Mapping[str, Callable[[], F]]) -> None:
         self.name = name
         self._loaders = forms
-        self._loaded: dict[str, F | Unavailable] = {}
+        self._loaded: dict[str, F] = {}
+        self._reasons: dict[str, str] = {}  # why a form is unavailable
 
     @property
     def form_names(self) -> tuple[str, ...]:
@@ -62,15 +63,15 @@ class Operator(Generic[F]):
 
     def form(self, name: str) -> F:
         """The form of that name. Raises `Unavailable` with the reason if it cannot run here."""
+        if name in self._reasons:
+            raise Unavailable(self._reasons[name])
         if name not in self._loaded:
             try:
                 self._loaded[name] = self._loaders[name]()
             except Unavailable as reason:
-                self._loaded[name] = reason
-        found = self._loaded[name]
-        if isinstance(found, Unavailable):
-            raise found
-        return found
+                self._reasons[name] = str(reason)
+                raise
+        return self._loaded[name]
 
     def pick(self, tensor: Tensor) -> F:
         """The form to run on tensors like this one."""

@@ -99,13 +99,9 @@ class LanguageModel(nn.Module):
         hidden_BLD, state = self.backbone(ids_BL, state, lengths_B=lengths_B)
         return self.lm_head(hidden_BLD), state
 
-    def prefill(self, ids_BL: Tensor, state: State, *, lengths_B: Tensor | None = None) -> tuple[Tensor, State]:
-        """`forward`, with the logits after each row's last valid token only: (B, V). L must be at least 1."""
-        hidden_BLD, state = self.backbone(ids_BL, state, lengths_B=lengths_B)
-        if lengths_B is None:
-            return self.lm_head(hidden_BLD[:, -1]), state
-        rows = torch.arange(len(ids_BL), device=ids_BL.device)
-        return self.lm_head(hidden_BLD[rows, (lengths_B - 1).clamp(min=0)]), state
+    def fold(self, ids_BL: Tensor, state: State, *, lengths_B: Tensor | None = None) -> State:
+        """The state after the tokens, without any logits."""
+        return self.backbone(ids_BL, state, lengths_B=lengths_B)[1]  # type: ignore[no-any-return]  # nn.Module calls
 
     def step(self, ids_B: Tensor, state: State, *, out: State | None = None) -> tuple[Tensor, State]:
         """Logits (B, V) after one token of each row; see `Mixer.step` for `out`."""

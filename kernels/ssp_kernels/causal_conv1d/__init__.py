@@ -43,5 +43,5 @@ def causal_conv1d(
 def causal_conv1d_step(
     x_BD: Tensor, weight_DK: Tensor, bias_D: Tensor | None, state_BDK: Tensor, out: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """One token of `causal_conv1d`: x (B, D) to y (B, D). The new state is written to `out` if given, which may be the state."""
+    """One token of `causal_conv1d`. The new state is written to `out` if given, which may be the state itself."""
     return OPERATOR.pick(x_BD).step(x_BD, weight_DK, bias_D, state_BDK, out)

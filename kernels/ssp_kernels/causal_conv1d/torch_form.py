@@ -1,4 +1,4 @@
-"""`causal_conv1d` as K shifted products: no transposes of (B, L, D), and cheaper backwards than a grouped convolution."""
+"""`causal_conv1d` as K shifted products: (B, L, D) is never transposed, and gradients cost less than conv1d's."""
 
 import torch
 from torch import Tensor

@@ -19,14 +19,14 @@ def forward(
     x_BLD: Tensor, Abar_DN2: Tensor, Bbar_DN2: Tensor, C_DN2: Tensor, state_BDN2: Tensor, lengths_B: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     length = x_BLD.shape[1]
-    if length == 0:
+    if x_BLD.numel() == 0:
         return torch.zeros_like(x_BLD), state_BDN2.clone()
     a, b, c, state = (torch.view_as_complex(pair.contiguous()) for pair in (Abar_DN2, Bbar_DN2, C_DN2, state_BDN2))
     x_BDL = x_BLD.transpose(1, 2)
     tables = _Powers(a, length)
     y_BDL = _convolve(x_BDL, tables.weighted_sums(c * b)) + tables.weighted_sums(c * a * state)
     ends = torch.full((len(x_BLD),), length, device=x_BLD.device) if lengths_B is None else lengths_B
-    final = _power(a, ends) * state + b * tables.discounted_sums(_latest_first(x_BDL, ends))
+    final = _power(a, ends, most=length) * state + b * tables.discounted_sums(_latest_first(x_BDL, ends))
     return y_BDL.transpose(1, 2), torch.view_as_real(final)
 
 
@@ -49,7 +49,7 @@ class _Powers:
     def discounted_sums(self, x_BDL: Tensor) -> Tensor:
         """`sum_t a_n^t x_t`: (B, D, N), complex."""
         padded = torch.nn.functional.pad(x_BDL, (0, self.inner * self.outer - self.length))
-        x_BDIT = padded.unflatten(-1, (self.outer, self.inner))
+        x_BDIT = padded.reshape(*x_BDL.shape[:-1], self.outer, self.inner)
         fine_DTN = self.fine_DNT.transpose(-1, -2)
         inner_BDIN = torch.complex(x_BDIT @ fine_DTN.real, x_BDIT @ fine_DTN.imag)
         return (inner_BDIN * self.coarse_DNI.transpose(-1, -2)).sum(-2)
@@ -64,10 +64,10 @@ def _powers(a: Tensor, count: int) -> Tensor:
     return powers[..., :count]
 
 
-def _power(a_DN: Tensor, exponent_B: Tensor) -> Tensor:
-    """a^exponent for each row (B, D, N), by repeated squaring."""
+def _power(a_DN: Tensor, exponent_B: Tensor, most: int) -> Tensor:
+    """a^exponent for each row (B, D, N), by repeated squaring. No exponent is above `most`."""
     result = torch.ones_like(a_DN).expand(len(exponent_B), *a_DN.shape)
-    for bit in range(int(exponent_B.max()).bit_length()):
+    for bit in range(most.bit_length()):
         chosen = (exponent_B >> bit & 1).bool()[:, None, None]
         result = torch.where(chosen, result * a_DN, result)
         a_DN = a_DN * a_DN
@@ -84,4 +84,5 @@ def _latest_first(x_BDL: Tensor, lengths_B: Tensor) -> Tensor:
 def _convolve(x_BDL: Tensor, kernel_DL: Tensor) -> Tensor:
     length = x_BDL.shape[-1]
     product = torch.fft.rfft(x_BDL, n=2 * length) * torch.fft.rfft(kernel_DL, n=2 * length)
-    return torch.fft.irfft(product, n=2 * length)[..., :length]
+    y_BDL: Tensor = torch.fft.irfft(product, n=2 * length)
+    return y_BDL[..., :length]

@@ -2,14 +2,16 @@
 
 import ctypes
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ssp_kernels import native
 from ssp_kernels.native import pointer
 from ssp_kernels.selective_scan import torch_form
+from ssp_kernels.selective_scan.arguments import consistent, needs_grad
 
 _SEGMENT = 32  # kSegment of the C++ file
 _GROUP = 16  # kGroup
@@ -24,22 +26,28 @@ def library() -> ctypes.CDLL:
 def forward(
     x_BLD: Tensor, dt_BLD: Tensor, A_DN: Tensor, B_BLN: Tensor, C_BLN: Tensor, state_BDN: Tensor
 ) -> tuple[Tensor, Tensor]:
-    if not _supported(x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, state_BDN):
-        return torch_form.forward(x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, state_BDN)
-    y, final = _Scan.apply(*(t.contiguous() for t in (x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, state_BDN)))
-    return y, final
+    arguments = (x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, state_BDN)
+    if not _supported(*arguments):
+        return torch_form.forward(*arguments)
+    assert consistent(*arguments)
+    x, dt, A, B, C, state = (t.contiguous() for t in arguments)
+    if needs_grad(*arguments):
+        y, final = cast(tuple[Tensor, Tensor], _Scan.apply(x, dt, A, B, C, state))  # type: ignore[no-untyped-call]  # torch's
+        return y, final
+    return _run_forward(x, dt, A, B, C, state, kept=None)
 
 
 def step(
     x_BD: Tensor, dt_BD: Tensor, A_DN: Tensor, B_BN: Tensor, C_BN: Tensor, state_BDN: Tensor, out: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     arguments = (x_BD, dt_BD, A_DN, B_BN, C_BN, state_BDN)
-    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in arguments)
-    if needs_grad or not _supported(*arguments):
+    if needs_grad(*arguments) or not _supported(*arguments):
         return torch_form.step(*arguments, out)
+    assert consistent(*arguments)
     x, dt, A, B, C = (t.contiguous() for t in arguments[:-1])
     state = _rows_contiguous(state_BDN)
     new = torch.empty_like(state, memory_format=torch.contiguous_format) if out is None else _rows_contiguous(out)
+    assert (new.shape, new.dtype) == (state.shape, state.dtype)
     y = torch.empty_like(x)
     _call(
         "step", x, *state.shape, *map(pointer, (x, dt, A, B, C)),
@@ -51,15 +59,13 @@ def step(
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, ...]:
-        sizes = (*x.shape, A.shape[1])
-        y, final = torch.empty_like(x), torch.empty_like(state)
-        kept = _kept_states(x, A) if any(ctx.needs_input_grad) else None
-        _call("forward", x, *sizes, *map(pointer, (x, dt, A, B, C, state, y, final, kept)))
-        if kept is not None:
-            ctx.save_for_backward(x, dt, A, B, C, kept)
-        return y, final
+        batch, length, features = x.shape
+        kept = x.new_empty(batch, -(-length // _SEGMENT), features, A.shape[1])
+        ctx.save_for_backward(x, dt, A, B, C, kept)
+        return _run_forward(x, dt, A, B, C, state, kept)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
         x, dt, A, B, C, kept = ctx.saved_tensors
         gy, gfinal = (g.contiguous() for g in grads)
@@ -74,9 +80,12 @@ class _Scan(torch.autograd.Function):
         return gx, gdt, gA.sum(0), gB.sum(0), gC.sum(0), ginitial
 
 
-def _kept_states(x: Tensor, A: Tensor) -> Tensor:
-    batch, length, features = x.shape
-    return x.new_empty(batch, -(-length // _SEGMENT), features, A.shape[1])
+def _run_forward(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor, kept: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    y, final = torch.empty_like(x), torch.empty_like(state)
+    _call("forward", x, *x.shape, A.shape[1], *map(pointer, (x, dt, A, B, C, state, y, final, kept)))
+    return y, final
 
 
 def _supported(*tensors: Tensor) -> bool:

@@ -20,7 +20,7 @@ def forward(
     if x_BLD.shape[1] == 0:
         return torch.zeros_like(x_BLD), state_BDN.clone()
     state, outputs = state_BDN, []
-    blocks = (tensor.split(BLOCK, dim=1) for tensor in (x_BLD, dt_BLD, B_BLN, C_BLN))
+    blocks = (torch.split(tensor, BLOCK, dim=1) for tensor in (x_BLD, dt_BLD, B_BLN, C_BLN))
     for x, dt, B, C in zip(*blocks, strict=True):
         y, state = checkpoint(_block, x, dt, A_DN, B, C, state, use_reentrant=False, preserve_rng_state=False)
         outputs.append(y)

@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from ssp_kernels.registry import Unavailable
 from ssp_kernels.selective_scan import torch_form
+from ssp_kernels.selective_scan.arguments import consistent, needs_grad
 
 _SEGMENT = 32  # tokens between two kept states
 _DTYPES = (torch.float32, torch.float64)
@@ -42,8 +43,9 @@ def forward(
     arguments = (x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, state_BDN)
     if not _supported(*arguments):
         return torch_form.forward(*arguments)
+    assert consistent(*arguments)
     x, dt, A, B, C, state = (t.contiguous() for t in arguments)
-    if _needs_grad(*arguments):
+    if needs_grad(*arguments):
         y, final = cast(tuple[Tensor, Tensor], _Scan.apply(x, dt, A, B, C, state))  # type: ignore[no-untyped-call]  # torch's
         return y, final
     return _run_forward(x, dt, A, B, C, state, kept=None)
@@ -53,18 +55,19 @@ def step(
     x_BD: Tensor, dt_BD: Tensor, A_DN: Tensor, B_BN: Tensor, C_BN: Tensor, state_BDN: Tensor, out: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     arguments = (x_BD, dt_BD, A_DN, B_BN, C_BN, state_BDN)
-    if _needs_grad(*arguments) or not _supported(*arguments):
+    if needs_grad(*arguments) or not _supported(*arguments):
         return torch_form.step(*arguments, out)
+    assert consistent(*arguments)
     x, dt, A, B, C = (t.contiguous() for t in arguments[:-1])
     new = torch.empty_like(state_BDN, memory_format=torch.contiguous_format) if out is None else out
-    assert new.shape == state_BDN.shape
+    assert (new.shape, new.dtype) == (state_BDN.shape, state_BDN.dtype)
     y = torch.empty_like(x)
     batch, features, states = state_BDN.shape
-    tile = _tile(states, elements=512)
+    tile = _tile(states, warps=1)
     with _on_device_of(x):
         _step_kernel[(batch, triton.cdiv(features, tile["FEATURES"]))](
             x, dt, A, B, C, state_BDN, *state_BDN.stride(), new, *new.stride(), y,
-            D=features, N=states, **tile, num_warps=1,
+            D=features, N=states, **tile,
         )  # fmt: skip
     return y, new
 
@@ -88,11 +91,11 @@ def _run_forward(
 ) -> tuple[Tensor, Tensor]:
     (batch, length, features), states = x.shape, A.shape[1]
     y, final = torch.empty_like(x), torch.empty_like(state)
-    tile = _tile(states, elements=512)
+    tile = _tile(states, warps=1)
     with _on_device_of(x):
         _forward_kernel[(batch, triton.cdiv(features, tile["FEATURES"]))](
             x, dt, A, B, C, state, y, final, y if kept is None else kept,
-            L=length, D=features, N=states, **tile, SEGMENT=_SEGMENT, KEEP=kept is not None, num_warps=1,
+            L=length, D=features, N=states, **tile, SEGMENT=_SEGMENT, KEEP=kept is not None,
         )  # fmt: skip
     return y, final
 
@@ -101,7 +104,7 @@ def _run_backward(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, kept: Tensor, gy: Tensor, gfinal: Tensor
 ) -> tuple[Tensor, ...]:
     (batch, length, features), states = x.shape, A.shape[1]
-    tile = _tile(states, elements=2048)
+    tile = _tile(states, warps=4)
     groups = triton.cdiv(features, tile["FEATURES"])
     aside = x.new_empty(batch, groups, _SEGMENT, tile["FEATURES"], tile["STATES"])
     gx, gdt, ginitial = torch.empty_like(x), torch.empty_like(x), torch.empty_like(gfinal)
@@ -110,19 +113,16 @@ def _run_backward(
     with _on_device_of(x):
         _backward_kernel[(batch, groups)](
             x, dt, A, B, C, kept, gy, gfinal, aside, gx, gdt, gA, gB, gC, ginitial,
-            L=length, D=features, N=states, **tile, SEGMENT=_SEGMENT, num_warps=4,
+            L=length, D=features, N=states, **tile, SEGMENT=_SEGMENT,
         )  # fmt: skip
     return gx, gdt, gA.sum(0), gB.sum(0), gC.sum(0), ginitial
 
 
-def _tile(states: int, elements: int) -> dict[str, int]:
-    """Sizes of a program's tile of (features, states), both powers of two."""
+def _tile(states: int, warps: int) -> dict[str, int]:
+    """How a program is cut: its tile of (features, states), both powers of two, with 16 elements for each thread."""
     padded = triton.next_power_of_2(states)
-    return {"FEATURES": max(1, min(32, elements // padded)), "STATES": padded}
-
-
-def _needs_grad(*tensors: Tensor) -> bool:
-    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    features = max(1, min(32, 512 * warps // padded))
+    return {"FEATURES": features, "STATES": padded, "num_warps": warps, "enable_fp_fusion": True}
 
 
 def _supported(*tensors: Tensor) -> bool:
@@ -142,32 +142,26 @@ def _on_device_of(x: Tensor) -> AbstractContextManager[object]:
 
 
 @triton.jit  # type: ignore[untyped-decorator]  # triton has no types
-def _tile_of(D: Any, N: tl.constexpr, FEATURES: tl.constexpr, STATES: tl.constexpr) -> Any:
+def _tile_of(D: tl.tensor, N: tl.constexpr, FEATURES: tl.constexpr, STATES: tl.constexpr) -> tuple[tl.tensor, ...]:
     """The program's features and states, and which of them exist."""
     d = tl.program_id(1) * FEATURES + tl.arange(0, FEATURES)
     n = tl.arange(0, STATES)
     return d, n, d < D, n < N, (d < D)[:, None] & (n < N)[None, :]
 
 
-@triton.jit  # type: ignore[untyped-decorator]  # triton has no types
-def _advanced(state_dn: Any, x_d: Any, dt_d: Any, A_dn: Any, B_n: Any) -> Any:
-    """The state after one more token."""
-    return tl.exp(dt_d[:, None] * A_dn) * state_dn + (dt_d * x_d)[:, None] * B_n[None, :]
-
-
 @triton.jit(do_not_specialize=["L"])  # type: ignore[untyped-decorator]  # triton has no types
 def _forward_kernel(
-    x: Any,
-    dt: Any,
-    A: Any,
-    B: Any,
-    C: Any,
-    initial: Any,
-    y: Any,
-    final: Any,
-    kept: Any,
-    L: Any,
-    D: Any,
+    x: tl.tensor,
+    dt: tl.tensor,
+    A: tl.tensor,
+    B: tl.tensor,
+    C: tl.tensor,
+    initial: tl.tensor,
+    y: tl.tensor,
+    final: tl.tensor,
+    kept: tl.tensor,
+    L: tl.tensor,
+    D: tl.tensor,
     N: tl.constexpr,
     FEATURES: tl.constexpr,
     STATES: tl.constexpr,
@@ -184,35 +178,35 @@ def _forward_kernel(
         if KEEP:
             tl.store(kept + (b * segments + segment) * D * N + at_dn, state_dn, mask=in_dn)
         for t in range(segment * SEGMENT, tl.minimum((segment + 1) * SEGMENT, L)):
-            row = b * L + t
-            x_d = tl.load(x + row * D + d, mask=in_d, other=0.0)
-            dt_d = tl.load(dt + row * D + d, mask=in_d, other=0.0)
-            B_n = tl.load(B + row * N + n, mask=in_n, other=0.0)
-            C_n = tl.load(C + row * N + n, mask=in_n, other=0.0)
-            state_dn = _advanced(state_dn, x_d, dt_d, A_dn, B_n)
-            tl.store(y + row * D + d, tl.sum(state_dn * C_n[None, :], axis=1), mask=in_d)
+            at_d, at_n = (b * L + t) * D + d, (b * L + t) * N + n
+            x_d = tl.load(x + at_d, mask=in_d, other=0.0)
+            dt_d = tl.load(dt + at_d, mask=in_d, other=0.0)
+            B_n = tl.load(B + at_n, mask=in_n, other=0.0)
+            C_n = tl.load(C + at_n, mask=in_n, other=0.0)
+            state_dn = tl.exp(dt_d[:, None] * A_dn) * state_dn + (dt_d * x_d)[:, None] * B_n[None, :]
+            tl.store(y + at_d, tl.sum(state_dn * C_n[None, :], axis=1), mask=in_d)
     tl.store(final + b * D * N + at_dn, state_dn, mask=in_dn)
 
 
 @triton.jit(do_not_specialize=["L"])  # type: ignore[untyped-decorator]  # triton has no types
 def _backward_kernel(
-    x: Any,
-    dt: Any,
-    A: Any,
-    B: Any,
-    C: Any,
-    kept: Any,
-    gy: Any,
-    gfinal: Any,
-    aside: Any,
-    gx: Any,
-    gdt: Any,
-    gA: Any,
-    gB: Any,
-    gC: Any,
-    ginitial: Any,
-    L: Any,
-    D: Any,
+    x: tl.tensor,
+    dt: tl.tensor,
+    A: tl.tensor,
+    B: tl.tensor,
+    C: tl.tensor,
+    kept: tl.tensor,
+    gy: tl.tensor,
+    gfinal: tl.tensor,
+    aside: tl.tensor,
+    gx: tl.tensor,
+    gdt: tl.tensor,
+    gA: tl.tensor,
+    gB: tl.tensor,
+    gC: tl.tensor,
+    ginitial: tl.tensor,
+    L: tl.tensor,
+    D: tl.tensor,
     N: tl.constexpr,
     FEATURES: tl.constexpr,
     STATES: tl.constexpr,
@@ -223,7 +217,8 @@ def _backward_kernel(
     at_dn = d[:, None] * N + n[None, :]
     tile_dn = tl.arange(0, FEATURES)[:, None] * STATES + n[None, :]
     aside += (b * tl.num_programs(1) + tl.program_id(1)) * SEGMENT * FEATURES * STATES
-    parts = tl.program_id(1) * tl.num_programs(0) + b  # which of the (groups, B) parts of gB and gC is this program's
+    gB += tl.program_id(1).to(tl.int64) * tl.num_programs(0) * L * N
+    gC += tl.program_id(1).to(tl.int64) * tl.num_programs(0) * L * N
     A_dn = tl.load(A + at_dn, mask=in_dn, other=0.0)
     g_dn = tl.load(gfinal + b * D * N + at_dn, mask=in_dn, other=0.0)
     gA_dn = tl.zeros_like(A_dn)
@@ -235,35 +230,32 @@ def _backward_kernel(
         state_dn = tl.load(kept + (b * segments + segment) * D * N + at_dn, mask=in_dn, other=0.0)
         for i in range(count):
             tl.store(aside + i * FEATURES * STATES + tile_dn, state_dn)
-            row = b * L + start + i
-            x_d = tl.load(x + row * D + d, mask=in_d, other=0.0)
-            dt_d = tl.load(dt + row * D + d, mask=in_d, other=0.0)
-            B_n = tl.load(B + row * N + n, mask=in_n, other=0.0)
-            state_dn = _advanced(state_dn, x_d, dt_d, A_dn, B_n)
+            at_d, at_n = (b * L + start + i) * D + d, (b * L + start + i) * N + n
+            x_d = tl.load(x + at_d, mask=in_d, other=0.0)
+            dt_d = tl.load(dt + at_d, mask=in_d, other=0.0)
+            B_n = tl.load(B + at_n, mask=in_n, other=0.0)
+            state_dn = tl.exp(dt_d[:, None] * A_dn) * state_dn + (dt_d * x_d)[:, None] * B_n[None, :]
         tl.debug_barrier()  # what one thread put aside, another may read
         for j in range(count):
             i = count - 1 - j
-            row = b * L + start + i
-            x_d = tl.load(x + row * D + d, mask=in_d, other=0.0)
-            dt_d = tl.load(dt + row * D + d, mask=in_d, other=0.0)
-            gy_d = tl.load(gy + row * D + d, mask=in_d, other=0.0)
-            B_n = tl.load(B + row * N + n, mask=in_n, other=0.0)
-            C_n = tl.load(C + row * N + n, mask=in_n, other=0.0)
+            at_d, at_n = (b * L + start + i) * D + d, (b * L + start + i) * N + n
+            x_d = tl.load(x + at_d, mask=in_d, other=0.0)
+            dt_d = tl.load(dt + at_d, mask=in_d, other=0.0)
+            gy_d = tl.load(gy + at_d, mask=in_d, other=0.0)
+            B_n = tl.load(B + at_n, mask=in_n, other=0.0)
+            C_n = tl.load(C + at_n, mask=in_n, other=0.0)
             before_dn = tl.load(aside + i * FEATURES * STATES + tile_dn)
             decay_dn = tl.exp(dt_d[:, None] * A_dn)
             after_dn = decay_dn * before_dn + (dt_d * x_d)[:, None] * B_n[None, :]
             total_dn = g_dn + gy_d[:, None] * C_n[None, :]
             g_dn = total_dn * decay_dn
             through_decay_dn = g_dn * before_dn
-            gA_dn += through_decay_dn * dt_d[:, None]
             through_B_d = tl.sum(total_dn * B_n[None, :], axis=1)
-            gdt_d = through_B_d * x_d + tl.sum(through_decay_dn * A_dn, axis=1)
-            gB_n = tl.sum(total_dn * (dt_d * x_d)[:, None], axis=0)
-            gC_n = tl.sum(after_dn * gy_d[:, None], axis=0)
-            tl.store(gx + row * D + d, through_B_d * dt_d, mask=in_d)
-            tl.store(gdt + row * D + d, gdt_d, mask=in_d)
-            tl.store(gB + (parts * L + start + i) * N + n, gB_n, mask=in_n)
-            tl.store(gC + (parts * L + start + i) * N + n, gC_n, mask=in_n)
+            gA_dn += through_decay_dn * dt_d[:, None]
+            tl.store(gx + at_d, through_B_d * dt_d, mask=in_d)
+            tl.store(gdt + at_d, through_B_d * x_d + tl.sum(through_decay_dn * A_dn, axis=1), mask=in_d)
+            tl.store(gB + at_n, tl.sum(total_dn * (dt_d * x_d)[:, None], axis=0), mask=in_n)
+            tl.store(gC + at_n, tl.sum(after_dn * gy_d[:, None], axis=0), mask=in_n)
         tl.debug_barrier()  # before the next segment's states take their place
     tl.store(gA + b * D * N + at_dn, gA_dn, mask=in_dn)
     tl.store(ginitial + b * D * N + at_dn, g_dn, mask=in_dn)
@@ -271,21 +263,21 @@ def _backward_kernel(
 
 @triton.jit  # type: ignore[untyped-decorator]  # triton has no types
 def _step_kernel(
-    x: Any,
-    dt: Any,
-    A: Any,
-    B: Any,
-    C: Any,
-    state: Any,
-    state_stride_b: Any,
-    state_stride_d: Any,
-    state_stride_n: Any,
-    new: Any,
-    new_stride_b: Any,
-    new_stride_d: Any,
-    new_stride_n: Any,
-    y: Any,
-    D: Any,
+    x: tl.tensor,
+    dt: tl.tensor,
+    A: tl.tensor,
+    B: tl.tensor,
+    C: tl.tensor,
+    state: tl.tensor,
+    state_stride_b: tl.tensor,
+    state_stride_d: tl.tensor,
+    state_stride_n: tl.tensor,
+    new: tl.tensor,
+    new_stride_b: tl.tensor,
+    new_stride_d: tl.tensor,
+    new_stride_n: tl.tensor,
+    y: tl.tensor,
+    D: tl.tensor,
     N: tl.constexpr,
     FEATURES: tl.constexpr,
     STATES: tl.constexpr,
@@ -300,7 +292,7 @@ def _step_kernel(
     from_dn = b * state_stride_b + d[:, None] * state_stride_d + n[None, :] * state_stride_n
     to_dn = b * new_stride_b + d[:, None] * new_stride_d + n[None, :] * new_stride_n
     state_dn = tl.load(state + from_dn, mask=in_dn, other=0.0)
-    state_dn = _advanced(state_dn, x_d, dt_d, A_dn, B_n)
+    state_dn = tl.exp(dt_d[:, None] * A_dn) * state_dn + (dt_d * x_d)[:, None] * B_n[None, :]
     tl.store(new + to_dn, state_dn, mask=in_dn)
     tl.store(y + b * D + d, tl.sum(state_dn * C_n[None, :], axis=1), mask=in_d)
 

@@ -70,17 +70,7 @@ class Generate:
         objectives = stats.parse_objectives(self.goodput)
         if self.plot:
             need("matplotlib", "bench")
-        if (
-            min(
-                self.num_prompts,
-                self.max_tokens,
-                self.chunk_tokens,
-                1 if self.concurrency is None else self.concurrency,
-            )
-            < 1
-            or self.warmup < 0
-        ):
-            raise ValueError("--num-prompts, --max-tokens, --chunk-tokens and --concurrency are at least 1, --warmup 0")
+        self._check()
         model, outcome = asyncio.run(self._measure())
         if not outcome.requests:
             raise ValueError(f"no request succeeded; the first failed with {outcome.errors[0]}")
@@ -91,6 +81,11 @@ class Generate:
         self._warn(outcome)
         self._keep(model, result, outcome)
         return 0
+
+    def _check(self) -> None:
+        counts = (self.num_prompts, self.max_tokens, self.chunk_tokens, self.concurrency)
+        if any(count is not None and count < 1 for count in counts) or self.warmup < 0:
+            raise ValueError("--num-prompts, --max-tokens, --chunk-tokens and --concurrency are at least 1, --warmup 0")
 
     async def _measure(self) -> tuple[ModelInfo, Outcome]:
         generator = np.random.default_rng(self.seed)

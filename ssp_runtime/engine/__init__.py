@@ -1,0 +1,1 @@
+"""Decide (`scheduler`), execute (`engine`), hold (`state_pool`): generation for many sessions at once."""

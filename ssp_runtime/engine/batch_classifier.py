@@ -1,0 +1,156 @@
+"""Classification of many sequences from many callers, in batches of like length, in a thread of its own."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssp_runtime.engine.sampling_params import check_ids
+from ssp_runtime.errors import Draining, Exhausted, InvalidRequest
+from ssp_runtime.formats.artifact import Artifact
+from ssp_runtime.models.config import NumberEmbeddingConfig
+
+Row = list[int] | np.ndarray  # token ids, or numbers (L, d_input)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig:
+    """A batch holds at most `batch_tokens` tokens, padding included, and `max_rows` rows. `threads` is how many cores
+    one operation uses."""
+
+    batch_tokens: int = 16_384
+    max_rows: int = 256
+    max_input_tokens: int = 1_000_000
+    max_batch_sequences: int = 4096
+    max_waiting: int = 100_000
+    threads: int = 1
+
+
+class _Request:
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows
+        self.logits: list[Tensor | None] = [None] * len(rows)
+        self.left = len(rows)
+        self.future: Future[np.ndarray] = Future()
+
+
+Measure = Callable[[int, int, float], None]  # sequences, tokens, seconds
+
+
+class BatchClassifier:
+    """`submit` from any thread."""
+
+    def __init__(
+        self, name: str, artifact: Artifact, config: ClassifierConfig, measure: Measure | None = None
+    ) -> None:
+        self.name, self.artifact, self.config = name, artifact, config
+        self._model, self._measure = artifact.classifier, measure
+        self._queue: list[tuple[_Request, int]] = []
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._loop, name="classifier", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread; what waits is refused."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join()
+
+    def submit(self, rows: Sequence[Row]) -> Future[np.ndarray]:
+        """The future logits (number of rows, C).
+
+        Raises:
+            InvalidRequest: a row cannot be classified; the message names it.
+            Exhausted: too many sequences wait already.
+        """
+        if not 1 <= len(rows) <= self.config.max_batch_sequences:
+            raise InvalidRequest(f"one call takes 1 to {self.config.max_batch_sequences} sequences, not {len(rows)}")
+        for i, row in enumerate(rows):
+            self._check(i, row)
+        request = _Request(rows)
+        with self._wake:
+            if self._stopping:
+                raise Draining("the model is being unloaded")
+            if len(self._queue) > self.config.max_waiting:
+                raise Exhausted(f"{len(self._queue)} sequences wait already; try again later")
+            self._queue.extend((request, i) for i in range(len(rows)))
+            self._wake.notify()
+        return request.future
+
+    def _check(self, i: int, row: Row) -> None:
+        if not 1 <= len(row) <= self.config.max_input_tokens:
+            raise InvalidRequest(f"sequence {i} must have 1 to {self.config.max_input_tokens} tokens, not {len(row)}")
+        embedding = self.artifact.description.model.embedding
+        numeric = isinstance(row, np.ndarray)
+        if isinstance(embedding, NumberEmbeddingConfig) != numeric:
+            raise InvalidRequest(f"sequence {i} must be {'tokens' if numeric else 'numbers'} for this model")
+        if isinstance(row, np.ndarray):
+            self._check_numbers(i, row, embedding)
+        else:
+            check_ids(row, embedding.vocab_size)  # type: ignore[union-attr]  # not numbers, as checked above
+
+    def _check_numbers(self, i: int, row: np.ndarray, embedding: object) -> None:
+        assert isinstance(embedding, NumberEmbeddingConfig)
+        if row.shape[1:] != (embedding.d_input,):
+            raise InvalidRequest(f"sequence {i} must have vectors of {embedding.d_input} numbers")
+        if not np.isfinite(row).all():
+            raise InvalidRequest(f"sequence {i} holds NaN or infinite numbers")
+
+    def _loop(self) -> None:
+        torch.set_num_threads(self.config.threads)
+        with torch.inference_mode():
+            while batch := self._next_batch():
+                self._run(batch)
+        for request, _ in self._queue:
+            if not request.future.done():
+                request.future.set_exception(Draining("the model is being unloaded"))
+
+    def _next_batch(self) -> list[tuple[_Request, int]]:
+        """The shortest waiting sequences that fit into one batch; none when stopping."""
+        with self._wake:
+            while not self._queue and not self._stopping:
+                self._wake.wait()
+            if self._stopping:
+                return []
+            self._queue = [item for item in self._queue if not item[0].future.cancelled()]
+            self._queue.sort(key=lambda item: len(item[0].rows[item[1]]))
+            count = 0
+            for request, i in self._queue[: self.config.max_rows]:
+                if count and (count + 1) * len(request.rows[i]) > self.config.batch_tokens:
+                    break
+                count += 1
+            batch, self._queue = self._queue[:count], self._queue[count:]
+        return batch or self._next_batch()
+
+    def _run(self, batch: list[tuple[_Request, int]]) -> None:
+        started = time.monotonic()
+        rows = [request.rows[i] for request, i in batch]
+        try:
+            logits = self._model(*_padded(rows)).float().cpu()
+        except Exception as error:  # the callers must hear of it, and the thread must live on
+            for request, _ in batch:
+                if not request.future.done():
+                    request.future.set_exception(error)
+            return
+        for (request, i), row in zip(batch, logits, strict=True):
+            request.logits[i] = row
+            request.left -= 1
+            if request.left == 0 and request.future.set_running_or_notify_cancel():
+                request.future.set_result(torch.stack([r for r in request.logits if r is not None]).numpy())
+        if self._measure is not None:
+            self._measure(len(rows), sum(map(len, rows)), time.monotonic() - started)
+
+
+def _padded(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+    """Inputs (B, L) or (B, L, d_input), padded on the right with zeros, and lengths (B,)."""
+    tensors = [torch.as_tensor(row, dtype=torch.float32 if isinstance(row, np.ndarray) else torch.long) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True), torch.tensor([len(row) for row in rows])

@@ -1,0 +1,16 @@
+"""What the engine reports of itself, for metrics. Every method is called from the engine's thread."""
+
+from ssp_runtime.engine.sequence import Call, FinishReason
+
+
+class Observer:
+    """Does nothing; a server overrides what it measures. Times are in seconds."""
+
+    def stepped(self, rows: int, seconds: float) -> None: ...
+    def prefilled(self, tokens: int, seconds: float) -> None: ...
+    def token_generated(self, call: Call, since_last: float | None) -> None:
+        """`since_last` is the time since the call's token before; None for its first."""
+
+    def finished(self, call: Call, reason: FinishReason) -> None: ...
+    def spilled(self) -> None: ...
+    def restored(self, seconds: float) -> None: ...

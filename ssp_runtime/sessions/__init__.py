@@ -1,0 +1,1 @@
+"""Sessions: states that users name, and that outlive streams, clients and calls."""

@@ -1,0 +1,162 @@
+"""All sessions of a server: opening, finding, calling, closing."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence as Ids
+from dataclasses import dataclass, replace
+
+from ssp_runtime.engine.sampling_params import SamplingParams
+from ssp_runtime.engine.sequence import Call, FinishReason
+from ssp_runtime.errors import Exhausted, InvalidRequest, PositionMismatch, SessionBusy, UnknownSession
+from ssp_runtime.engine.generator import Generator
+from ssp_runtime.sessions.session import Session, check_id, new_id
+
+MAX_REQUEST_ID = 128
+_REMEMBERED_OPENS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionLimits:
+    """`max_state_bytes` bounds the states of all open sessions together, wherever they lie."""
+
+    max_sessions: int = 100_000
+    max_state_bytes: int = 4 << 30
+
+
+class SessionManager:
+    """Safe to use from any thread; every call but `start` returns at once."""
+
+    def __init__(self, limits: SessionLimits) -> None:
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._generators: dict[str, Generator] = {}
+        self._opened: OrderedDict[tuple[str, str], str] = OrderedDict()  # (model, request_id) -> session
+        self._state_bytes = 0
+
+    def open(self, generator: Generator, routing_key: str = "", request_id: str = "") -> Session:
+        """A new session in the initial state; with a `request_id` seen before, the session made then.
+
+        Raises:
+            Exhausted: there are as many sessions, or bytes of state, as the limits allow.
+        """
+        check_request_id(request_id)
+        with self._lock:
+            known = self._sessions.get(self._opened.get((generator.name, request_id), "")) if request_id else None
+            if known is not None:
+                return known
+            self._check_room(generator)
+            session = Session(id=new_id(routing_key), model=generator.name, sequence=generator.new_sequence(kept=True))
+            self._sessions[session.id] = session
+            self._generators[session.id] = generator
+            self._state_bytes += generator.state_bytes
+            self._remember(generator.name, request_id, session.id)
+            return session
+
+    def get(self, session_id: str) -> Session:
+        check_id(session_id)
+        with self._lock:
+            session = self._sessions.get(session_id)
+        if session is None:
+            raise UnknownSession("no session has this session_id; it was closed, or opened on another server")
+        return session
+
+    def generator(self, session: Session) -> Generator:
+        with self._lock:
+            if session.id not in self._generators:
+                raise UnknownSession("the session was closed")
+            return self._generators[session.id]
+
+    def list(self, model: str, after: str, count: int) -> tuple[list[Session], str]:
+        """Sessions of a model ("": of all), oldest first, from the one after `after`; and the last one's id if more
+        follow."""
+        with self._lock:
+            sessions = [s for s in self._sessions.values() if model in ("", s.model)]
+        ids = [session.id for session in sessions]
+        if after and after not in ids:
+            raise InvalidRequest("page_token is not from this list, or its session was closed; begin again without it")
+        first = ids.index(after) + 1 if after else 0
+        page = sessions[first : first + count]
+        return page, page[-1].id if first + count < len(sessions) else ""
+
+    def close(self, session_id: str) -> Session:
+        """Ends a session; a call under way on it is cancelled."""
+        session = self.get(session_id)
+        generator = self.generator(session)
+        with self._lock:
+            if self._sessions.pop(session.id, None) is None:
+                raise UnknownSession("the session was closed")
+            del self._generators[session.id]
+            self._state_bytes -= generator.state_bytes
+        generator.discard(session.sequence)
+        return session
+
+    def start(
+        self,
+        session: Session,
+        prompt: Ids[int],
+        params: SamplingParams | None,
+        *,
+        request_id: str = "",
+        expected_position: int | None = None,
+    ) -> Call:
+        """Starts a call on a session. With the `request_id` of its last call, that one is repeated or gone on with: what
+        it computed is returned again, and the session advances only by what it had left to do.
+
+        Raises:
+            SessionBusy, PositionMismatch: nothing was done.
+        """
+        check_request_id(request_id)
+        generator = self.generator(session)
+        sequence = session.sequence
+        with self._lock:
+            if sequence.call is not None:
+                raise SessionBusy("another call on this session is under way; wait for it, or close the session")
+            if request_id and sequence.last_call is not None and sequence.last_call[0] == request_id:
+                call = _resumed(sequence.last_call[1])
+            else:
+                _check_position(session, expected_position)
+                call = generator.new_call(sequence, prompt, params)
+            sequence.last_call = (request_id, call)
+            if call.finish_reason is None:
+                generator.submit(call)
+        return call
+
+    def _check_room(self, generator: Generator) -> None:
+        if len(self._sessions) >= self._limits.max_sessions:
+            raise Exhausted(f"{len(self._sessions)} sessions are open, as many as allowed; close some", retry_after=5)
+        if self._state_bytes + generator.state_bytes > self._limits.max_state_bytes:
+            raise Exhausted("the sessions' states fill the memory they may take; close some", retry_after=5)
+
+    def _remember(self, model: str, request_id: str, session_id: str) -> None:
+        if request_id:
+            self._opened[model, request_id] = session_id
+            if len(self._opened) > _REMEMBERED_OPENS:
+                self._opened.popitem(last=False)
+
+
+def check_request_id(request_id: str) -> None:
+    if len(request_id) > MAX_REQUEST_ID:
+        raise InvalidRequest(f"request_id must have at most {MAX_REQUEST_ID} characters, not {len(request_id)}")
+
+
+def _check_position(session: Session, expected: int | None) -> None:
+    position = session.sequence.position
+    if expected is not None and expected != position:
+        raise PositionMismatch(f"the session stands at position {position}, not at {expected}; GetSession tells where")
+
+
+def _resumed(last: Call) -> Call:
+    """A call that repeats what `last` computed, and does what was left of it if it was cut short."""
+    params = last.params
+    cut = last.finish_reason is FinishReason.ABORT
+    if cut and params is not None:
+        params = replace(params, max_tokens=params.max_tokens - last.num_generated)
+    call = Call(last.sequence, last.prompt if cut else (), params)
+    call.cached_tokens = last.cached_tokens
+    call.sequence.undelivered = []
+    for progress in last.history:
+        if not cut or progress.finish_reason is None:
+            call.put(progress)
+    call.finish_reason = None if cut else last.finish_reason
+    return call
