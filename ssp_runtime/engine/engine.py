@@ -282,7 +282,7 @@ class Engine:
             reason = FinishReason.STOP if ended else FinishReason.LENGTH
             self._finish(call, reason, token_ids=(token,), text=text + call.text.flush(final=not sequence.kept))
         else:
-            self._put(call, Progress(token_ids=(token,), text=text))
+            self._put(call, Progress(position=sequence.position, token_ids=(token,), text=text))
             if call.num_unread >= self._config.max_ahead:
                 self._pool.rest(sequence)
                 self._paused.append(call)
@@ -311,14 +311,15 @@ class Engine:
         sequence.last_used = time.time()
         sequence.version += 1
         sequence.committed_position = sequence.position
-        if call.cancelled.is_set():
-            sequence.undelivered = [progress for progress in call.unread() if progress.token_ids]
         sequence.broken = error is not None
         if not sequence.kept or sequence.broken:
             self._release(sequence)
         self._observer.finished(call, reason)
-        call.finish_reason = reason
-        self._put(call, Progress(token_ids=token_ids, text=text, finish_reason=reason, error=error))
+        last = Progress(
+            position=sequence.position, token_ids=token_ids, text=text, finish_reason=reason, error=error
+        )
+        self._put(call, last)
+        call.finish_reason = reason  # after the last progress, which readers then find
 
     def _put(self, call: Call, progress: Progress) -> None:
         call.put(progress)

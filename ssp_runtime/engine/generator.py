@@ -65,12 +65,7 @@ class Generator:
             prompt = [bos, *prompt]
         if not prompt and (params is None or sequence.position == 0):
             raise InvalidRequest("the input is empty; give at least one token")
-        call = Call(sequence, prompt, params)
-        if params is not None:
-            for progress in sequence.undelivered:
-                call.put(progress)
-            sequence.undelivered = []
-        return call
+        return Call(sequence, prompt, params)
 
     def submit(self, call: Call) -> None:
         """Raises `Exhausted` if too many calls wait already."""

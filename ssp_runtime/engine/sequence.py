@@ -25,8 +25,10 @@ class FinishReason(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What one step brought to one call. The last has a finish reason, and with ERROR the error."""
+    """What one step brought to one call, and the sequence's position then. The last has a finish reason, and with
+    ERROR the error."""
 
+    position: int
     token_ids: tuple[int, ...] = ()
     text: str = ""
     finish_reason: FinishReason | None = None
@@ -47,7 +49,6 @@ class Sequence:
         self.recent: deque[tuple[int, bool]] = deque(maxlen=PENALTY_WINDOW)  # (id, whether it was generated)
         self.detokenizer = detokenizer
         self.spilled: Tensor | None = None
-        self.undelivered: list[Progress] = []
         self.version = 0
         self.committed_position = 0
         self.last_used = time.time()
@@ -102,8 +103,12 @@ class Call:
         """Undoes a `take` whose result could not be delivered."""
         self._outbox.extendleft(reversed(taken))
 
-    def unread(self) -> list[Progress]:
-        return list(self._outbox)
+    def undelivered(self) -> list[Progress]:
+        """Tokens that no reader took."""
+        return [progress for progress in self._outbox if progress.token_ids]
+
+    def seconds_since_submitted(self) -> float:
+        return time.monotonic() - self.submitted
 
     @property
     def num_unread(self) -> int:

@@ -1,9 +1,9 @@
 """All sessions of a server: opening, finding, calling, closing."""
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence as Ids
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ssp_runtime.engine.sampling_params import SamplingParams
 from ssp_runtime.engine.sequence import Call, FinishReason
@@ -21,6 +21,14 @@ class SessionLimits:
 
     max_sessions: int = 100_000
     max_state_bytes: int = 4 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Census:
+    """Open sessions and the bytes of their states, by tier ("device", "host") and status ("busy", "idle")."""
+
+    sessions: Counter[tuple[str, str]] = field(default_factory=Counter)
+    state_bytes: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 class SessionManager:
@@ -79,6 +87,18 @@ class SessionManager:
         page = sessions[first : first + count]
         return page, page[-1].id if first + count < len(sessions) else ""
 
+    def census(self) -> "Census":
+        """Where the open sessions are, and what they do."""
+        census = Census()
+        with self._lock:
+            pairs = [(session, self._generators[session.id]) for session in self._sessions.values()]
+        for session, generator in pairs:
+            tier = "device" if session.sequence in generator.engine.pool else "host"
+            status = "busy" if session.sequence.call is not None else "idle"
+            census.sessions[tier, status] += 1
+            census.state_bytes[tier, status] += generator.state_bytes
+        return census
+
     def close(self, session_id: str) -> Session:
         """Ends a session; a call under way on it is cancelled."""
         session = self.get(session_id)
@@ -101,7 +121,8 @@ class SessionManager:
         expected_position: int | None = None,
     ) -> Call:
         """Starts a call on a session. With the `request_id` of its last call, that one is repeated or gone on with: what
-        it computed is returned again, and the session advances only by what it had left to do.
+        it computed is returned again, and the session advances only by what it had left to do. Tokens that the last call
+        computed and nobody took come first.
 
         Raises:
             SessionBusy, PositionMismatch: nothing was done.
@@ -117,6 +138,8 @@ class SessionManager:
             else:
                 _check_position(session, expected_position)
                 call = generator.new_call(sequence, prompt, params)
+                for progress in sequence.last_call[1].undelivered() if sequence.last_call else ():
+                    call.put(replace(progress, finish_reason=None))
             sequence.last_call = (request_id, call)
             if call.finish_reason is None:
                 generator.submit(call)
@@ -154,7 +177,6 @@ def _resumed(last: Call) -> Call:
         params = replace(params, max_tokens=params.max_tokens - last.num_generated)
     call = Call(last.sequence, last.prompt if cut else (), params)
     call.cached_tokens = last.cached_tokens
-    call.sequence.undelivered = []
     for progress in last.history:
         if not cut or progress.finish_reason is None:
             call.put(progress)

@@ -30,9 +30,9 @@ def check() -> None:
     """Raises `Unavailable` with the reason where the kernels cannot run; a first small launch tells."""
     if not (_INTERPRETED or torch.cuda.is_available()):
         raise Unavailable("triton needs a CUDA device, or TRITON_INTERPRET=1 to interpret its kernels on the CPU")
-    one_BD = torch.ones(1, 1, device="cpu" if _INTERPRETED else "cuda")
+    one = torch.ones(1, 1, 1, device="cpu" if _INTERPRETED else "cuda")
     try:
-        step(one_BD, one_BD, one_BD, one_BD, one_BD, one_BD[None], None)
+        forward(one, one, one[0], one, one, one)
     except Exception as error:  # whatever the compiler or the driver lacks
         raise Unavailable(f"triton does not run here: {error}") from error
 
@@ -63,7 +63,7 @@ def step(
     assert (new.shape, new.dtype) == (state_BDN.shape, state_BDN.dtype)
     y = torch.empty_like(x)
     batch, features, states = state_BDN.shape
-    tile = _tile(states, warps=1)
+    tile = _tile(states, features=16, warps=1)
     with _on_device_of(x):
         _step_kernel[(batch, triton.cdiv(features, tile["FEATURES"]))](
             x, dt, A, B, C, state_BDN, *state_BDN.stride(), new, *new.stride(), y,
@@ -91,7 +91,7 @@ def _run_forward(
 ) -> tuple[Tensor, Tensor]:
     (batch, length, features), states = x.shape, A.shape[1]
     y, final = torch.empty_like(x), torch.empty_like(state)
-    tile = _tile(states, warps=1)
+    tile = _tile(states, features=16, warps=1)
     with _on_device_of(x):
         _forward_kernel[(batch, triton.cdiv(features, tile["FEATURES"]))](
             x, dt, A, B, C, state, y, final, y if kept is None else kept,
@@ -104,7 +104,7 @@ def _run_backward(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, kept: Tensor, gy: Tensor, gfinal: Tensor
 ) -> tuple[Tensor, ...]:
     (batch, length, features), states = x.shape, A.shape[1]
-    tile = _tile(states, warps=4)
+    tile = _tile(states, features=32, warps=4)
     groups = triton.cdiv(features, tile["FEATURES"])
     aside = x.new_empty(batch, groups, _SEGMENT, tile["FEATURES"], tile["STATES"])
     gx, gdt, ginitial = torch.empty_like(x), torch.empty_like(x), torch.empty_like(gfinal)
@@ -118,11 +118,11 @@ def _run_backward(
     return gx, gdt, gA.sum(0), gB.sum(0), gC.sum(0), ginitial
 
 
-def _tile(states: int, warps: int) -> dict[str, int]:
-    """How a program is cut: its tile of (features, states), both powers of two, with 16 elements for each thread."""
+def _tile(states: int, features: int, warps: int) -> dict[str, int]:
+    """How a program is cut: its tile of (features, states), both powers of two, at most 16 elements to a thread."""
     padded = triton.next_power_of_2(states)
-    features = max(1, min(32, 512 * warps // padded))
-    return {"FEATURES": features, "STATES": padded, "num_warps": warps, "enable_fp_fusion": True}
+    fitting = max(1, min(features, 512 * warps // padded))
+    return {"FEATURES": fitting, "STATES": padded, "num_warps": warps, "enable_fp_fusion": True}
 
 
 def _supported(*tensors: Tensor) -> bool:

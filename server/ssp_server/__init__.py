@@ -1,0 +1,1 @@
+"""The server: gRPC, metrics, health, configuration and command line around `ssp_runtime`."""

@@ -1,0 +1,131 @@
+"""From the engine's thread to the streams of the event loop, tokens that arrive together in one message."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from ssp.v1 import generation_pb2
+from ssp_runtime.engine.engine import Engine
+from ssp_runtime.engine.sequence import Call, Progress
+from ssp_runtime.errors import InvalidRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkOptions:
+    """A chunk is sent when `max_tokens` wait or the oldest is `max_delay` seconds old; the first token goes at once."""
+
+    max_tokens: int = 8
+    max_delay: float = 0.02
+
+
+def chunk_options(message: generation_pb2.StreamOptions) -> ChunkOptions:
+    tokens = message.max_chunk_tokens if message.HasField("max_chunk_tokens") else 8
+    milliseconds = message.max_chunk_delay_ms if message.HasField("max_chunk_delay_ms") else 20
+    if not 1 <= tokens <= 1024:
+        raise InvalidRequest(f"max_chunk_tokens must be in [1, 1024], not {tokens}")
+    if milliseconds > 10_000:
+        raise InvalidRequest(f"max_chunk_delay_ms must be in [0, 10000], not {milliseconds}")
+    return ChunkOptions(max_tokens=tokens, max_delay=milliseconds / 1000)
+
+
+class Readers:
+    """Who waits for which call. `deliver` is for the engine's thread, the rest for the event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._readers: dict[Call, Reader | Finish] = {}
+
+    def deliver(self, calls: list[Call]) -> None:
+        self._loop.call_soon_threadsafe(self._tell, calls)
+
+    def _tell(self, calls: list[Call]) -> None:
+        for call in calls:
+            if call in self._readers:
+                self._readers[call].told()
+
+    def add(self, call: Call, engine: Engine, options: ChunkOptions) -> "Reader":
+        """Reads a call in chunks."""
+        reader = self._readers[call] = Reader(self, call, engine, options)
+        return reader
+
+    async def finish(self, call: Call, engine: Engine) -> Progress:
+        """Waits for a call's end, reading nothing. Cancelled, it cancels the call."""
+        finish = self._readers[call] = Finish(call)
+        try:
+            finish.told()
+            await finish.reached.wait()
+            return call.history[-1]
+        finally:
+            self.remove(call)
+            if call.finish_reason is None:
+                call.cancel()
+                engine.wake()
+
+    def remove(self, call: Call) -> None:
+        self._readers.pop(call, None)
+
+
+class Finish:
+    """Waits for a call's end."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self.reached = asyncio.Event()
+
+    def told(self) -> None:
+        if self._call.finish_reason is not None:
+            self.reached.set()
+
+
+class Reader:
+    """Chunks of one call, until its last. Closing it early cancels the call; what was not sent is kept."""
+
+    def __init__(self, readers: Readers, call: Call, engine: Engine, options: ChunkOptions) -> None:
+        self._readers, self._engine, self._options = readers, engine, options
+        self.call = call
+        self._loop = asyncio.get_running_loop()
+        self._ready = asyncio.Event()
+        self._enough = 1
+        self._timer: asyncio.TimerHandle | None = None
+
+    def told(self) -> None:
+        if self.call.num_unread >= self._enough or self.call.finish_reason is not None:
+            self._ready.set()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(self._options.max_delay, self._ready.set)
+
+    async def chunks(self) -> AsyncIterator[list[Progress]]:
+        """Non-empty lists of progress, in order. The last one ends in a finish reason."""
+        finished = False
+        self.told()
+        try:
+            while not finished:
+                taken = await self._next()
+                finished = taken[-1].finish_reason is not None
+                try:
+                    yield taken
+                except (GeneratorExit, asyncio.CancelledError):
+                    self.call.put_back(taken)
+                    finished = False
+                    raise
+        finally:
+            self._readers.remove(self.call)
+            if not finished:
+                self.call.cancel()
+                self._engine.wake()
+
+    async def _next(self) -> list[Progress]:
+        while True:
+            await self._ready.wait()
+            self._ready.clear()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            taken = self.call.take(self._options.max_tokens)
+            if taken:
+                break
+        self._enough = self._options.max_tokens
+        if self.call.num_unread:
+            self.told()
+        self._engine.wake()
+        return taken

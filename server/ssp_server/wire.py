@@ -1,0 +1,162 @@
+"""Between the runtime's values and the messages of `ssp.v1`."""
+
+import secrets
+from collections.abc import Sequence as Ids
+
+import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+from ssp.v1 import common_pb2, generation_pb2, models_pb2, sessions_pb2
+from ssp_runtime.engine.batch_classifier import BatchClassifier
+from ssp_runtime.engine.generator import Generator
+from ssp_runtime.engine.sampling_params import SamplingParams
+from ssp_runtime.engine.sequence import Call, FinishReason, Progress
+from ssp_runtime.errors import InvalidRequest
+from ssp_runtime.models.config import NumberEmbeddingConfig
+from ssp_runtime.sessions.session import Session
+from ssp_runtime.tokenizers import Tokenizer
+
+FINISH_REASONS = {
+    FinishReason.STOP: common_pb2.FINISH_REASON_STOP,
+    FinishReason.LENGTH: common_pb2.FINISH_REASON_LENGTH,
+    FinishReason.ABORT: common_pb2.FINISH_REASON_ABORT,
+    FinishReason.ERROR: common_pb2.FINISH_REASON_ERROR,
+}
+_PLAIN = (
+    "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
+    "max_tokens", "min_tokens", "ignore_eos", "n",
+)  # fmt: skip
+
+
+def sampling_params(message: common_pb2.SamplingParams) -> SamplingParams:
+    """Absent fields take the runtime's defaults; an absent seed is drawn."""
+    given = {name: getattr(message, name) for name in _PLAIN if message.HasField(name)}  # type: ignore[arg-type]  # names
+    return SamplingParams(
+        stop=tuple(message.stop),
+        stop_token_ids=frozenset(message.stop_token_ids),
+        logit_bias=dict(message.logit_bias),
+        seed=message.seed if message.HasField("seed") else secrets.randbits(63),
+        **given,
+    )
+
+
+def token_ids(message: common_pb2.SequenceInput, tokenizer: Tokenizer | None) -> list[int]:
+    """The tokens of an input; none of an absent one. Raises `InvalidRequest` for numbers, or text without tokenizer."""
+    kind = message.WhichOneof("kind")
+    if kind is None:
+        return []
+    if kind == "values":
+        raise InvalidRequest("this model takes text or token ids, not numbers")
+    if kind == "input_ids":
+        return list(message.input_ids.ids)
+    if tokenizer is None:
+        raise InvalidRequest("this model takes numbers, not text")
+    return tokenizer.encode(message.text)
+
+
+def row(message: common_pb2.SequenceInput, tokenizer: Tokenizer | None) -> list[int] | np.ndarray:
+    """One sequence to classify: token ids, or numbers (L, width)."""
+    if message.WhichOneof("kind") == "values":
+        return numbers(message.values)
+    return token_ids(message, tokenizer)
+
+
+def numbers(message: common_pb2.PackedFloats) -> np.ndarray:
+    if message.width == 0 or len(message.data) % (4 * message.width):
+        raise InvalidRequest(f"{len(message.data)} bytes are no whole number of vectors of {message.width} float32")
+    return np.frombuffer(message.data, dtype="<f4").reshape(-1, message.width).astype(np.float32)
+
+
+def session_status(session: Session, position: int | None = None) -> common_pb2.SessionStatus:
+    sequence = session.sequence
+    return common_pb2.SessionStatus(
+        session_id=session.id,
+        position=sequence.position if position is None else position,
+        committed_position=sequence.committed_position,
+        version=sequence.version,
+    )
+
+
+def session_info(session: Session, generator: Generator) -> sessions_pb2.Session:
+    sequence = session.sequence
+    on_device = sequence in generator.engine.pool
+    return sessions_pb2.Session(
+        status=session_status(session),
+        model=session.model,
+        create_time=_timestamp(session.created),
+        last_used_time=_timestamp(sequence.last_used),
+        tier=sessions_pb2.TIER_DEVICE if on_device else sessions_pb2.TIER_HOST,
+        state_bytes=generator.state_bytes,
+        busy=sequence.call is not None,
+    )
+
+
+def usage(call: Call) -> common_pb2.Usage:
+    completion = sum(len(progress.token_ids) for progress in call.history)
+    return common_pb2.Usage(
+        prompt_tokens=call.num_prompt_tokens, completion_tokens=completion, cached_tokens=call.cached_tokens
+    )
+
+
+def generate_response(
+    call: Call, taken: Ids[Progress], *, request_id: str, index: int, session: Session | None
+) -> generation_pb2.GenerateResponse:
+    """One message for what several steps brought."""
+    last = taken[-1]
+    message = generation_pb2.GenerateResponse(
+        request_id=request_id,
+        index=index,
+        token_ids=[token for progress in taken for token in progress.token_ids],
+        text="".join(progress.text for progress in taken),
+    )
+    if last.finish_reason is not None:
+        message.finish_reason = FINISH_REASONS[last.finish_reason]
+        message.usage.CopyFrom(usage(call))
+    if session is not None:
+        message.session.CopyFrom(session_status(session, last.position))
+    return message
+
+
+def model_info(served: Generator | BatchClassifier, max_message_bytes: int) -> models_pb2.Model:
+    artifact = served.artifact
+    description, config = artifact.description, artifact.description.model
+    embedding = config.embedding
+    numeric = isinstance(embedding, NumberEmbeddingConfig)
+    generates = isinstance(served, Generator)
+    return models_pb2.Model(
+        name=served.name,
+        description=description.description,
+        task=models_pb2.TASK_GENERATE if generates else models_pb2.TASK_CLASSIFY,
+        input_kind=models_pb2.INPUT_KIND_VALUES if numeric else models_pb2.INPUT_KIND_TOKENS,
+        architecture=config.architecture,
+        form="recurrent" if generates else "bidirectional" if "bidirectional" in config.architecture else "parallel",
+        num_parameters=artifact.num_parameters,
+        num_layers=len(config.layers),
+        d_model=config.d_model,
+        vocab_size=0 if isinstance(embedding, NumberEmbeddingConfig) else embedding.vocab_size,
+        d_input=embedding.d_input if isinstance(embedding, NumberEmbeddingConfig) else 0,
+        labels=description.labels,
+        state_bytes_per_session=served.state_bytes if isinstance(served, Generator) else 0,
+        dtype=str(next(artifact.model.parameters()).dtype).removeprefix("torch."),
+        fingerprint=artifact.fingerprint,
+        limits=_limits(served, max_message_bytes),
+    )
+
+
+def _limits(served: Generator | BatchClassifier, max_message_bytes: int) -> models_pb2.Limits:
+    if isinstance(served, Generator):
+        return models_pb2.Limits(
+            max_tokens=served.limits.max_tokens,
+            max_input_tokens=served.limits.max_input_tokens,
+            max_message_bytes=max_message_bytes,
+        )
+    return models_pb2.Limits(
+        max_input_tokens=served.config.max_input_tokens,
+        max_batch_sequences=served.config.max_batch_sequences,
+        max_message_bytes=max_message_bytes,
+    )
+
+
+def _timestamp(seconds: float) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromMicroseconds(round(seconds * 1e6))
+    return stamp
