@@ -22,7 +22,7 @@ def serve(config: ServerConfig) -> None:
 
 
 def main() -> None:
-    config = tyro.extras.subcommand_cli_from_dict({"serve": ServerConfig}, prog="ssp-server")
+    config = tyro.extras.subcommand_cli_from_dict({"serve": ServerConfig}, prog="ssp-server", config=(tyro.conf.OmitArgPrefixes,))
     try:
         serve(config)
     except (ConfigError, SSPError) as error:

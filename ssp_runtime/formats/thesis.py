@@ -57,18 +57,19 @@ NAMES = (
     Rename(r"layers\.(\d+)\.output_linear\.0\.weight", rf"{LAYER}.mixer.output_linear.weight", drop=(2,)),
     Rename(r"layers\.(\d+)\.output_linear\.0\.bias", rf"{LAYER}.mixer.output_linear.bias"),
     Rename(r"layers\.(\d+)\.s4fft\.fftconv\.D", rf"{LAYER}.mixer.ssp.D", drop=(0, 2)),
-    Rename(
-        r"layers\.(\d+)\.s4fft\.fftconv\.kernel\.(A_real|A_imag|inv_dt)", rf"{LAYER}.mixer.ssp.coefficients.\2"
-    ),
+    Rename(r"layers\.(\d+)\.s4fft\.fftconv\.kernel\.(A_real|A_imag|inv_dt)", rf"{LAYER}.mixer.ssp.coefficients.\2"),
     Rename(r"layers\.(\d+)\.s4fft\.fftconv\.kernel\.(B|C)", rf"{LAYER}.mixer.ssp.coefficients.\2", drop=(0,)),
 )
 CLASSIFIER_HEAD = Rename(r"decoder\.(weight|bias)", r"decoder.\1")
 LANGUAGE_MODEL_HEAD = Rename(r"decoder\.(weight|bias)", r"lm_head.\1")
 
-# What does not change the trained function. Every other option must be unset, or be one that `_config` reads.
+# Options that do not change the trained function, and those read below. Any other must be unset.
 IRRELEVANT = {"d_input", "d_output", "vocab_size", "dropout", "initializer_cfg", "fused_add_norm", "residual_in_fp32"}
-UNDERSTOOD = {"cls", "classification", "d_model", "d_state", "n_layer", "norm_epsilon", "rms_norm", "prenorm"}
-UNDERSTOOD |= {"layernorm", "s4_kwargs"}
+UNDERSTOOD = {
+    *("cls", "classification", "d_model", "d_state", "n_layer"),
+    *("norm_epsilon", "rms_norm", "prenorm", "layernorm", "s4_kwargs"),
+}
+DIAGONAL, SELECTIVE = ("diag", "s4d"), "s6"
 
 
 def load_thesis(state_dict: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Model:
@@ -83,60 +84,63 @@ def load_thesis(state_dict: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Mo
         ArtifactError: an option that is not supported, or tensors that are not those of such a model.
     """
     _check_options(meta)
-    language_model = not meta.get("classification", not str(meta.get("cls")).endswith(" LM"))
+    language_model = not meta.get("classification", not meta["cls"].endswith(" LM"))
     try:
         model = build_model(_config(state_dict, meta, language_model))
-    except (KeyError, ValueError) as error:
-        raise ArtifactError(f"this is no checkpoint of the thesis' code: {error}") from error
-    head = LANGUAGE_MODEL_HEAD if language_model else CLASSIFIER_HEAD
-    _assign(model, dict(_renamed(name, tensor, (*NAMES, head)) for name, tensor in state_dict.items()))
+    except KeyError as error:
+        raise ArtifactError(f"the thesis' checkpoint or its options lack {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"the thesis' checkpoint and its options do not make a model: {error}") from error
+    table = (*NAMES, LANGUAGE_MODEL_HEAD if language_model else CLASSIFIER_HEAD)
+    _assign(model, dict(_renamed(name, tensor, table) for name, tensor in state_dict.items()))
     return model.eval()
 
 
 def _check_options(meta: Mapping[str, Any]) -> None:
+    if _class(meta) not in ("MambaModel", "S4ClassicModel"):
+        raise ArtifactError(f"cls must be MambaModel or S4ClassicModel, not {meta.get('cls')!r}")
+    if _mode(meta) not in (*DIAGONAL, SELECTIVE):
+        raise ArtifactError(f"the thesis' option s4_kwargs.mode={_mode(meta)!r} is not supported")
     for name, value in meta.items():
         if value and name not in IRRELEVANT | UNDERSTOOD:
             raise ArtifactError(f"the thesis' option {name}={value!r} is not supported")
     for name, value in meta.get("s4_kwargs", {}).items():
-        # A diagonal kernel has no l_max, and where it started does not matter.
+        # A diagonal kernel has no maximal length, and where it started does not matter.
         if value and name not in ("mode", "init", "l_max"):
             raise ArtifactError(f"the thesis' option s4_kwargs.{name}={value!r} is not supported")
 
 
+def _class(meta: Mapping[str, Any]) -> str:
+    return str(meta.get("cls")).removesuffix(" LM")
+
+
+def _mode(meta: Mapping[str, Any]) -> str:
+    """Which state space; theirs defaults to S6 in the Mamba block and to S4 in the Simple block."""
+    default = SELECTIVE if _class(meta) == "MambaModel" else "dplr"
+    return str(meta["s4_kwargs"].get("mode", "dplr")) if meta.get("s4_kwargs") else default
+
+
 def _config(state_dict: Mapping[str, Tensor], meta: Mapping[str, Any], language_model: bool) -> ModelConfig:
-    mamba = _is_mamba(meta)
+    mamba = _class(meta) == "MambaModel"
     rms = meta.get("rms_norm", False) if mamba else not meta.get("layernorm", True)
     norm = NormConfig(kind="rms" if rms else "layer", eps=meta.get("norm_epsilon", 1e-5))
     pre = mamba or meta.get("prenorm", False)
-    block = BlockConfig(mixer=_mixer(meta, mamba), norm=norm, norm_position="pre" if pre else "post")
-    outputs = len(state_dict["decoder.weight"])
+    block = BlockConfig(mixer=_mixer(meta), norm=norm, norm_position="pre" if pre else "post")
     return ModelConfig(
         d_model=meta["d_model"],
         embedding=_embedding(state_dict),
         layers=(block,) * meta["n_layer"],
         head=LanguageModelHeadConfig(tied=False, bias=True)
         if language_model
-        else ClassificationHeadConfig(num_classes=outputs),
+        else ClassificationHeadConfig(num_classes=len(state_dict["decoder.weight"])),
         final_norm=norm if mamba else None,
     )
 
 
-def _is_mamba(meta: Mapping[str, Any]) -> bool:
-    name = str(meta.get("cls")).removesuffix(" LM")
-    if name not in ("MambaModel", "S4ClassicModel"):
-        raise ArtifactError(f"cls must be MambaModel or S4ClassicModel, not {name!r}")
-    return name == "MambaModel"
-
-
-def _mixer(meta: Mapping[str, Any], mamba: bool) -> MixerConfig:
-    mode = meta.get("s4_kwargs", {}).get("mode", "s6" if mamba else "dplr")
-    if mode in ("diag", "s4d"):
-        ssp: S4DConfig | S6Config = S4DConfig(d_state=meta["d_state"])
-    elif mode == "s6":
-        ssp = S6Config(d_state=meta["d_state"])
-    else:
-        raise ArtifactError(f"the thesis' option s4_kwargs.mode={mode!r} is not supported")
-    return MambaConfig(ssp=ssp) if mamba else SimpleConfig(ssp=ssp)
+def _mixer(meta: Mapping[str, Any]) -> MixerConfig:
+    config = S6Config if _mode(meta) == SELECTIVE else S4DConfig
+    ssp = config(d_state=meta["d_state"])
+    return MambaConfig(ssp=ssp) if _class(meta) == "MambaModel" else SimpleConfig(ssp=ssp)
 
 
 def _embedding(state_dict: Mapping[str, Tensor]) -> TokenEmbeddingConfig | NumberEmbeddingConfig:
@@ -149,10 +153,10 @@ def _embedding(state_dict: Mapping[str, Tensor]) -> TokenEmbeddingConfig | Numbe
 def _renamed(name: str, tensor: Tensor, table: tuple[Rename, ...]) -> tuple[str, Tensor]:
     for rename in table:
         if match := re.fullmatch(rename.theirs, name):
-            if any(d >= tensor.ndim or tensor.shape[d] != 1 for d in rename.drop):
-                raise ArtifactError(f"{name} has shape {tuple(tensor.shape)}; of dimensions {rename.drop} size 1 is wanted")
+            if any(tensor.ndim <= d or tensor.shape[d] != 1 for d in rename.drop):
+                raise ArtifactError(f"{name}: {tuple(tensor.shape)} is given, with 1 at {rename.drop} is wanted")
             return match.expand(rename.ours), tensor.squeeze(rename.drop) if rename.drop else tensor
-    raise ArtifactError(f"the checkpoint holds {name}, which no model of the thesis has")
+    raise ArtifactError(f"the checkpoint holds {name}, which no supported model of the thesis has")
 
 
 def _assign(model: Model, weights: Mapping[str, Tensor]) -> None:

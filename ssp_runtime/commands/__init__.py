@@ -1,0 +1,1 @@
+"""`ssp-model`: train, convert, inspect, verify."""

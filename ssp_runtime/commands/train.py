@@ -1,0 +1,138 @@
+"""`ssp-model train`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from ssp_runtime.formats import artifact
+from ssp_runtime.formats.artifact import Description
+from ssp_runtime.mixers.base import MixerConfig
+from ssp_runtime.mixers.mamba import BidirectionalMambaConfig, MambaConfig
+from ssp_runtime.mixers.s4d import S4DConfig
+from ssp_runtime.mixers.simple import SimpleConfig
+from ssp_runtime.models.config import (
+    BlockConfig,
+    ClassificationHeadConfig,
+    LanguageModelHeadConfig,
+    ModelConfig,
+    NormConfig,
+    TokenEmbeddingConfig,
+)
+from ssp_runtime.models.model import build_model
+from ssp_runtime.tokenizers import ByteTokenizer, DNATokenizer
+from ssp_runtime.training.data import read_labelled, read_texts
+from ssp_runtime.training.loop import LoopConfig, Report
+from ssp_runtime.training.loop import train as run
+from ssp_runtime.training.tasks import Classification, NextToken, Task
+
+Architecture = Literal["mamba", "mamba-s4d", "simple-s4d", "bidirectional-mamba"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What is trained."""
+
+    architecture: Architecture = "mamba"
+    """Blocks of the model; the bidirectional ones can only classify."""
+    d_model: int = 128
+    num_layers: int = 4
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Trains a model and writes it as a folder that `convert` takes; interrupted, it goes on where it was.
+
+    Example: ssp-model train --data book.txt --out runs/book
+    """
+
+    data: tuple[Path, ...]
+    """Text files (next-token), or one file of lines "label TAB sequence" (classification)."""
+    out: Path
+    """Folder to write; its checkpoint is taken up again if there is one."""
+    task: Literal["next-token", "classification"] = "next-token"
+    tokenizer: Literal["bytes", "dna"] = "bytes"
+    heldout_fraction: float = 0.05
+    batch_size: int = 16
+    sequence_length: int = 256
+    """Tokens of a row in one step (next-token)."""
+    seed: int = 0
+    threads: int = 2
+    description: str = ""
+    shape: Shape = field(default_factory=Shape)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+def train(config: TrainConfig) -> None:
+    """Trains a model and writes it as a folder that `convert` takes; interrupted, it goes on where it was."""
+    if not config.data:
+        raise ValueError("name the training data with --data")
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    tokenizer = ByteTokenizer() if config.tokenizer == "bytes" else DNATokenizer()
+    task, labels = _task(config, tokenizer)
+    model = build_model(model_config(config.shape, tokenizer.vocab_size, len(labels)))
+    report = run(model, task, config.loop, config.out / "checkpoint.pt")
+    artifact.save(
+        config.out,
+        model,
+        Description(
+            model=model.config,
+            tokenizer=tokenizer,
+            labels=labels,
+            description=config.description,
+            training=summary(report),
+        ),
+    )
+    print(f"held-out {report.score.name}: {report.score.value:.4f}; written to {config.out}")
+
+
+def model_config(shape: Shape, vocab_size: int, num_classes: int) -> ModelConfig:
+    """The model of that shape; without classes a language model."""
+    mixers: dict[Architecture, MixerConfig] = {
+        "mamba": MambaConfig(),
+        "mamba-s4d": MambaConfig(ssp=S4DConfig(d_state=16)),
+        "simple-s4d": SimpleConfig(dropout=shape.dropout),
+        "bidirectional-mamba": BidirectionalMambaConfig(),
+    }
+    simple = shape.architecture == "simple-s4d"
+    block = BlockConfig(
+        mixer=mixers[shape.architecture],
+        norm=NormConfig(kind="layer" if simple else "rms"),
+        norm_position="post" if simple else "pre",
+        dropout=0.0 if simple else shape.dropout,
+    )
+    return ModelConfig(
+        d_model=shape.d_model,
+        embedding=TokenEmbeddingConfig(vocab_size=vocab_size),
+        layers=(block,) * shape.num_layers,
+        head=ClassificationHeadConfig(num_classes=num_classes) if num_classes else LanguageModelHeadConfig(),
+        final_norm=None if simple else NormConfig(),
+    )
+
+
+def summary(report: Report) -> dict[str, object]:
+    """What an artifact records of its training."""
+    return {
+        "heldout": {report.score.name: round(report.score.value, 4)},
+        "steps": report.steps,
+        "tokens": report.tokens,
+        "minutes": round(report.seconds / 60, 1),
+        "torch": str(torch.__version__),
+    }
+
+
+def _task(config: TrainConfig, tokenizer: ByteTokenizer | DNATokenizer) -> tuple[Task, tuple[str, ...]]:
+    if config.task == "classification":
+        if len(config.data) != 1:
+            raise ValueError("classification takes one --data file")
+        data = read_labelled(config.data[0], tokenizer, config.heldout_fraction)
+        task = Classification(data.train, data.heldout, batch_size=config.batch_size, seed=config.seed)
+        return task, data.labels
+    stream, heldout = read_texts(config.data, tokenizer, config.heldout_fraction)
+    bos = tokenizer.bos_id if tokenizer.bos_id is not None else 0
+    return NextToken(
+        stream, heldout, batch_size=config.batch_size, length=config.sequence_length, bos_id=bos
+    ), ()

@@ -1,0 +1,37 @@
+"""Zero-order hold against the matrix exponential that defines it, also where A is next to nothing."""
+
+import pytest
+import torch
+from ssp_kernels.discretization import zero_order_hold
+from torch import Tensor
+
+RATES = (0.0, -1e-12, -1e-8, -9.9e-4, -1.1e-3, -0.1, -1.0, -30.0, -1e-4 + 1e-3j, -0.5 + 3j, 5j, 1e-9j)
+
+
+def _by_matrix_exponential(A: Tensor, B: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
+    """The upper row of `exp([[A, B], [0, 0]] dt)` (thesis, equation 33, for a scalar system), in complex128."""
+    A, B, dt = torch.broadcast_tensors(*(t.to(torch.complex128) for t in (A, B, dt)))
+    system = torch.stack([torch.stack([A, B], -1), torch.zeros(*A.shape, 2)], -2) * dt[..., None, None]
+    exponential = torch.linalg.matrix_exp(system)
+    return exponential[..., 0, 0], exponential[..., 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float32, 2e-6), (torch.float64, 1e-12), (torch.complex64, 2e-6), (torch.complex128, 1e-12)],
+)
+def test_it_is_the_matrix_exponential(dtype: torch.dtype, tolerance: float) -> None:
+    rates = torch.tensor(RATES, dtype=torch.complex128)
+    A = (rates if dtype.is_complex else rates[rates.imag == 0].real).to(dtype)
+    B, dt = torch.tensor(2.0, dtype=dtype), torch.tensor([[1e-4], [1.0], [7.0]], dtype=dtype)
+    for found, expected in zip(zero_order_hold(A, B, dt), _by_matrix_exponential(A, B, dt), strict=True):
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.to(torch.complex128), expected, rtol=tolerance, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_gradients_near_zero(dtype: torch.dtype) -> None:
+    A = torch.tensor([0.0, -1e-8, -9.9e-4, -1.1e-3, -0.5], dtype=dtype, requires_grad=True)
+    B = torch.full_like(A, 2.0).requires_grad_()
+    dt = torch.ones(5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(zero_order_hold, (A, B, dt))

@@ -1,0 +1,68 @@
+"""Training never holds anything of size (B, L, D, N), in any form made for it."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from operator_cases import CASES, Arguments, Case, Subject
+
+SCAN: Case = next(case for case in CASES if case.name == "selective_scan-37x16")
+
+
+class _Allocated(TorchDispatchMode):
+    """Follows the memory of every tensor made within: how much of it is alive, and the most there ever was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sizes: dict[StorageWeakRef, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                self._sizes[StorageWeakRef(storage)] = storage.nbytes()
+        self.peak = max(self.peak, self.alive())
+        return result
+
+    def alive(self) -> int:
+        self._sizes = {ref: size for ref, size in self._sizes.items() if not ref.expired()}
+        return sum(self._sizes.values())
+
+
+def _training_memory(subject: Subject, given: Arguments) -> tuple[int, int]:
+    """Bytes held between forward and backward, and the most at any time."""
+    given = given.map(lambda t: t.requires_grad_())
+    with _Allocated() as memory:
+        y, final = subject.forward(given)
+        held = memory.alive()
+        (y.sum() + final.sum()).backward()
+    return held, memory.peak
+
+
+def _materialised(given: Arguments) -> int:
+    x, state = given.tensors[0], given.state
+    assert x is not None
+    return x.shape[1] * state.numel() * state.element_size()
+
+
+@pytest.mark.parametrize("form_name", ["torch", "native"])
+def test_training_holds_nothing_of_length_times_states(form_name: str) -> None:
+    subject = Subject(SCAN, form_name)
+    subject.require()
+    given = subject.arguments(2, 2048, torch.float32)
+    held, peak = _training_memory(subject, given)
+    assert held < _materialised(given) / 8
+    assert peak < _materialised(given) * 0.8
+
+
+def test_the_measure_sees_what_the_reference_holds() -> None:
+    subject = Subject(SCAN, "reference")
+    given = subject.arguments(2, 64, torch.float32)
+    held, _ = _training_memory(subject, given)
+    assert held > 2 * _materialised(given)

@@ -1,0 +1,57 @@
+"""The Triton kernels where there is no GPU: interpreted they pass every law, and they compile for one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from operator_cases import INTERPRETED
+
+pytest.importorskip("triton", reason="triton is not installed")
+HERE = Path(__file__).parent
+
+
+@pytest.mark.skipif(INTERPRETED, reason="this is that run")
+def test_interpreted_kernels_pass_the_laws() -> None:
+    """In a process of its own: triton reads the variable once, when it is imported."""
+    laws = [str(HERE / f"test_operator_{law}.py") for law in ("laws", "extremes", "gradients")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "-k", "scan and triton", *laws],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        cwd=HERE.parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout and " skipped" not in done.stdout, done.stdout
+
+
+@pytest.mark.skipif(INTERPRETED, reason="an interpreted kernel is no kernel")
+@pytest.mark.parametrize("name", ["forward", "backward", "step"])
+@pytest.mark.parametrize("element", ["fp32", "fp64"])
+def test_kernels_compile_for_a_gpu(name: str, element: str) -> None:
+    from ssp_kernels.selective_scan import triton_form
+
+    kernel: Any = getattr(triton_form, f"_{name}_kernel")
+    warps, features = (4, 32) if name == "backward" else (1, 16)
+    constants = triton_form._tile(5, features=features, warps=warps) | {"N": 5, "SEGMENT": 32, "KEEP": True}
+    assert "cubin" in _compiled(kernel, element, {k: v for k, v in constants.items() if k in kernel.arg_names}, warps)
+
+
+def _compiled(kernel: Any, element: str, constants: dict[str, int], warps: int) -> Any:
+    """The code that triton makes of a kernel for an A100, by kind."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    def kind(argument: str) -> str:
+        if argument in constants:
+            return "constexpr"
+        return "i32" if argument in ("L", "D") else "i64" if "stride" in argument else f"*{element}"
+
+    source = ASTSource(kernel, {argument: kind(argument) for argument in kernel.arg_names}, constants)
+    options = {"num_warps": warps, "enable_fp_fusion": True}
+    return triton.compile(source, target=GPUTarget("cuda", 80, 32), options=options).asm
