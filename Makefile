@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
 
 serve: $(VENV)/installed
-	$(BIN)/ssp-server serve --models ssp_runtime/shipped/*
+	$(BIN)/ssp-server serve
 
 test: $(VENV)/installed-dev
 	$(BIN)/pytest

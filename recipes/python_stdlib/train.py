@@ -1,6 +1,7 @@
 """Trains the shipped byte-level Mamba on the interpreter's standard library.
 
-    python -m recipes.python_stdlib.train --out runs/python-bytes
+    python -m recipes.python_stdlib.train
+    ssp-model convert runs/python-bytes ssp_runtime/shipped/python-bytes
 """
 
 from dataclasses import dataclass
@@ -10,9 +11,12 @@ import torch
 import tyro
 
 from recipes.python_stdlib.corpus import SEPARATOR, load
+from ssp_runtime.commands.train import summary
+from ssp_runtime.formats.artifact import Description, save
 from ssp_runtime.mixers.mamba import MambaConfig
 from ssp_runtime.models.config import BlockConfig, LanguageModelHeadConfig, ModelConfig, TokenEmbeddingConfig
 from ssp_runtime.models.model import LanguageModel
+from ssp_runtime.tokenizers import ByteTokenizer
 from ssp_runtime.training.loop import LoopConfig, train
 from ssp_runtime.training.optimizer import OptimizerConfig
 from ssp_runtime.training.tasks import NextToken
@@ -47,8 +51,20 @@ def main(flags: Flags) -> None:
         optimizer=OptimizerConfig(lr=flags.lr, warmup_steps=200),
         checkpoint_every=250,
     )
-    report = train(LanguageModel(CONFIG), task, loop, flags.out / "checkpoint.pt")
-    print(report)
+    model = LanguageModel(CONFIG)
+    report = train(model, task, loop, flags.out / "checkpoint.pt")
+    bits = report.score.value
+    save(
+        flags.out,
+        model,
+        Description(
+            model=CONFIG,
+            tokenizer=ByteTokenizer(),
+            description=f"bytes of Python's standard library, {bits:.3f} bits per byte on held-out files",
+            training={**summary(report), "python": corpus.python_version, "corpus_sha256": corpus.checksum},
+        ),
+    )
+    print(f"held-out bits per byte: {bits:.4f} after {report.seconds / 60:.1f} minutes")
 
 
 if __name__ == "__main__":

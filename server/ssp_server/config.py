@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import ssp_runtime
+
 
 
 class ConfigError(ValueError):
@@ -43,10 +45,11 @@ class ServerConfig:
     Example: ssp-server serve --models runs/my-model chat=/models/other --port 50051
     """
 
-    models: tuple[str, ...]
-    """Model folders as `ssp-model convert` writes them; NAME=FOLDER names one, else its folder's name does."""
+    models: tuple[str, ...] = ()
+    """Model folders as `ssp-model convert` writes them; NAME=FOLDER names one, else its folder's name does. Without any,
+    the two models that ship with the project."""
     host: str = "127.0.0.1"
-    """Address to listen on. One that others can reach needs --tls and --token-file, or --insecure."""
+    """Address to listen on. One that others can reach needs --cert, --key and --token-file, or --insecure."""
     port: int = 50051
     """Port for gRPC; 0 picks a free one, and the log tells which."""
     metrics_port: int = 9090
@@ -72,21 +75,19 @@ class ServerConfig:
 
     def check(self) -> None:
         """Raises `ConfigError`."""
-        if not self.models:
-            raise ConfigError("name at least one model folder with --models")
         if (self.tls.cert is None) != (self.tls.key is None):
-            raise ConfigError("give both --tls.cert and --tls.key, or neither")
+            raise ConfigError("give both --cert and --key, or neither")
         protected = self.tls.cert is not None and self.token_file is not None
         if not (_is_loopback(self.host) or protected or self.insecure):
             raise ConfigError(
-                f"{self.host} can be reached from elsewhere: give --tls.cert, --tls.key and --token-file,"
+                f"{self.host} can be reached from elsewhere: give --cert, --key and --token-file,"
                 " or accept the risk with --insecure"
             )
 
     def named_models(self) -> dict[str, Path]:
         """Folders by model name. Raises `ConfigError` if two have the same."""
         named: dict[str, Path] = {}
-        for text in self.models:
+        for text in self.models or shipped_models():
             name, separator, folder = text.partition("=")
             path = Path(folder if separator else text)
             name = name if separator else path.resolve().name
@@ -106,6 +107,11 @@ class ServerConfig:
         if not token:
             raise ConfigError(f"{self.token_file} is empty")
         return token
+
+
+def shipped_models() -> tuple[str, ...]:
+    """Folders of the models that come with the project."""
+    return tuple(sorted(str(path.parent) for path in Path(ssp_runtime.__file__).parent.glob("shipped/*/config.json")))
 
 
 def _is_loopback(host: str) -> bool:

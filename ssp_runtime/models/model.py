@@ -47,34 +47,31 @@ class CausalBackbone(Backbone):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
+        self._mixers = [layer for layer in self.layers if isinstance(layer, Mixer)]
+        if len(self._mixers) < len(self.layers):
+            raise InvalidRequest("a language model needs causal layers; bidirectional ones can only classify")
         self.state_spec = {
             name: spec
-            for i, mixer in enumerate(self._mixers())
+            for i, mixer in enumerate(self._mixers)
             for name, spec in prefixed(mixer.state_spec, f"layers.{i}.").items()
         }
 
-    def _mixers(self) -> list[Mixer]:
-        for layer in self.layers:
-            if not isinstance(layer, Mixer):
-                raise InvalidRequest("a language model needs causal layers; bidirectional ones can only classify")
-        return list(self.layers)  # type: ignore[arg-type]  # checked above
-
     def forward(self, inputs: Tensor, state: State, *, lengths_B: Tensor | None = None) -> tuple[Tensor, State]:
         x_BLD, new = self.embedding(inputs), {}
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(self._mixers):
             x_BLD, part = layer(x_BLD, self._part(state, i), lengths_B=lengths_B)
             new.update({f"layers.{i}.{name}": tensor for name, tensor in part.items()})
         return self._normalized(x_BLD), new
 
     def step(self, inputs: Tensor, state: State, *, out: State | None = None) -> tuple[Tensor, State]:
         x_BD, new = self.embedding(inputs), {}
-        for i, layer in enumerate(self._mixers()):
+        for i, layer in enumerate(self._mixers):
             x_BD, part = layer.step(x_BD, self._part(state, i), out=None if out is None else self._part(out, i))
             new.update({f"layers.{i}.{name}": tensor for name, tensor in part.items()})
         return self._normalized(x_BD), new
 
     def _part(self, state: State, i: int) -> State:
-        return select(state, self._mixers()[i].state_spec, f"layers.{i}.")
+        return select(state, self._mixers[i].state_spec, f"layers.{i}.")
 
 
 class LanguageModel(nn.Module):

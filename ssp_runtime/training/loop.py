@@ -81,7 +81,7 @@ class _Run:
     def advance(self) -> float:
         loss = self.task.loss(self.model)
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {self.step}: lower --optimizer.lr")
+            raise FloatingPointError(f"the loss is {loss.item()} at step {self.step}: lower --lr")
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         clip(self.model, self.config.optimizer)

@@ -1,11 +1,9 @@
-"""Memory that nobody wrote to is NaN in every test here, so that a form which leaves some of its result unwritten fails."""
+"""Memory that nobody wrote to is NaN in every test here, so that a form which leaves a result unwritten fails."""
 
-import importlib.util
 from collections.abc import Iterator
 
 import pytest
 import torch
-
 from operator_cases import INTERPRETED, Subject, subjects
 
 
@@ -18,12 +16,14 @@ def poisoned_memory() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton's interpreter takes milliseconds per token: let few tokens be several segments."""
-    if INTERPRETED and importlib.util.find_spec("triton"):
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's interpreter takes ten milliseconds per token: let few tokens and features be several segments and tiles."""
+    if INTERPRETED:
         from ssp_kernels.selective_scan import triton_form
 
-        monkeypatch.setattr(triton_form, "_SEGMENT", 4)
+        tile = triton_form._tile
+        monkeypatch.setattr(triton_form, "_SEGMENT", 2)
+        monkeypatch.setattr(triton_form, "_tile", lambda states, features, warps: tile(states, features // 4, warps))
 
 
 @pytest.fixture(params=subjects(), ids=lambda subject: f"{subject.case.name}-{subject.form_name}")

@@ -112,8 +112,8 @@ class Subject:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Around the ends of a segment or block: of 32 tokens, or of 4 where interpretation is slow (see conftest)."""
-        return (0, 1, 2, 9) if self.interpreted else (0, 1, 2, 31, 32, 33, 65, 100)
+        """Around the ends of a segment or block: of 32 tokens, or of 2 where interpretation is slow (see conftest)."""
+        return (0, 1, 2, 5) if self.interpreted else (0, 1, 2, 31, 32, 33, 65, 100)
 
     @property
     def device(self) -> str:
@@ -147,7 +147,7 @@ def _forward(form: Any, case: Case, given: Arguments, lengths_B: Tensor | None) 
         y, state = form.forward(*given.tensors, given.state, lengths_B)
     else:
         x, dt, *others = given.tensors
-        if lengths_B is not None:
+        if lengths_B is not None and dt is not None:
             dt = torch.where((torch.arange(dt.shape[1], device=dt.device) < lengths_B[:, None])[..., None], dt, 0)
         y, state = form.forward(x, dt, *others, given.state)
     return y, state
@@ -156,7 +156,8 @@ def _forward(form: Any, case: Case, given: Arguments, lengths_B: Tensor | None) 
 def subjects() -> Iterator[Subject]:
     for case in CASES:
         for name in case.operator.form_names:
-            yield Subject(case, name)
+            if not (name == "triton" and INTERPRETED and "37x16" in case.name):  # large for the interpreter
+                yield Subject(case, name)
 
 
 def assert_close(found: Tensor, expected: Tensor, tolerance: float) -> None:

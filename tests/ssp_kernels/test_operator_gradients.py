@@ -5,11 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from operator_cases import TOLERANCE, Arguments, Subject, assert_close, subjects
 from ssp_kernels.registry import chosen
 from ssp_kernels.selective_scan import selective_scan
 from torch import Tensor
-
-from operator_cases import TOLERANCE, Arguments, Subject, assert_close
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "outputs and state": lambda y, state: (y * torch.sin(y)).sum() + (state * torch.cos(state)).sum(),
@@ -56,7 +55,7 @@ def test_gradients_of_gradients_are_refused_where_they_would_be_wrong(subject: S
     if subject.form_name not in ("native", "triton"):
         pytest.skip("torch differentiates this form as often as one likes")
     given = subject.arguments(1, 2).map(lambda t: t.requires_grad_())
-    gradients = torch.autograd.grad(subject.forward(given)[0].sum(), given.all(), create_graph=True)
+    gradients = torch.autograd.grad(subject.forward(given)[0].square().sum(), given.all(), create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         torch.autograd.grad(gradients[0].sum(), given.all())
 
@@ -89,7 +88,7 @@ def test_only_some_inputs_need_gradients(subject: Subject) -> None:
 @pytest.mark.parametrize("kernels", ["torch", "native"])
 @pytest.mark.filterwarnings("ignore:Dynamo:UserWarning")  # it tells us that it does not trace into ctypes
 def test_a_compiled_model_may_call_them(kernels: str) -> None:
-    subject = next(s for s in _selective_scans() if s.form_name == kernels)
+    subject = next(s for s in subjects() if (s.case.operator.name, s.form_name) == ("selective_scan", kernels))
     subject.require()
     tensors = [t.requires_grad_() for t in subject.arguments(2, 33).all()]
 

@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
-
 from operator_cases import TOLERANCE, Arguments, Subject, assert_close
+from torch import Tensor
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -85,11 +84,11 @@ def test_an_empty_batch_passes_through(subject: Subject) -> None:
 
 
 def _pool(state: Tensor, kind: str) -> Tensor:
-    """Seven slots of which rows 2 to 4 are to hold the state; those of a wide pool lie further apart than they are long."""
+    """Seven slots, of which 2 to 4 are to hold the state; those of a wide pool lie further apart than they are long."""
     slots, size = 7, state[0].numel()
     if kind == "packed":
         return state.new_full((slots, *state.shape[1:]), 7.0)
-    return state.new_full((slots, size + 3), 7.0)[:, 1 : size + 1].unflatten(1, state.shape[1:])
+    return state.new_full((slots, size + 3), 7.0)[:, 1 : size + 1].view(slots, *state.shape[1:])
 
 
 def _pooled(state: Tensor, kind: str) -> tuple[Tensor, Tensor]:

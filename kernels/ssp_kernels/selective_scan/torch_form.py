@@ -33,7 +33,7 @@ def _block(x: Tensor, dt: Tensor, A_DN: Tensor, B: Tensor, C: Tensor, state_BDN:
     total_BTDN, state_BTDN = _inclusive_scan(decay_BTDN, input_BTDN)
     state_BTDN = torch.addcmul(state_BTDN, total_BTDN, state_BDN[:, None])
     y = torch.einsum("btdn,btn->btd", state_BTDN, C)
-    return y, state_BTDN[:, -1].contiguous()
+    return y, state_BTDN[:, -1].clone()  # a view would keep the whole block alive
 
 
 def _inclusive_scan(decay: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
