@@ -15,7 +15,7 @@ cleanup() {
 trap cleanup EXIT
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-show() { printf '$ %s\n' "$*"; "$@"; }
+show() { printf '$'; printf ' %q' "$@"; printf '\n'; "$@"; }
 metric_names='ssp_(generation_tokens_total|prompt_tokens_total|classify_sequences_total|time_to_first_token_seconds_count|request_success_total|sessions)'
 scrape() { python -c 'import sys, urllib.request; sys.stdout.write(urllib.request.urlopen(sys.argv[1]).read().decode())' \
   "http://127.0.0.1:$metrics_port/metrics" | grep -E "^$metric_names" | sort; }

@@ -3,7 +3,9 @@
 from ssp_client import Client
 
 with Client() as client:
-    for chunk in client.generate("import json\n\ndef load(", model="python-bytes", max_tokens=60, temperature=0.6, seed=1):
+    for chunk in client.generate(
+        "import json\n\ndef load(", model="python-bytes", max_tokens=60, temperature=0.6, seed=1
+    ):
         print(chunk.text, end="", flush=True)
     print()
 

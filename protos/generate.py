@@ -31,7 +31,7 @@ def _same(a: Path, b: Path) -> bool:
 
 def main() -> None:
     if version("grpcio-tools") != GENERATOR:
-        sys.exit(f"generate with grpcio-tools {GENERATOR}, not {version('grpcio-tools')}: newer code refuses protobuf 6")
+        sys.exit(f"use grpcio-tools {GENERATOR}, not {version('grpcio-tools')}: newer code refuses protobuf 6")
     if "--check" not in sys.argv:
         return generate(PROTOS)
     with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,12 @@ from ssp_runtime.commands.train import TrainConfig, train
 from ssp_runtime.commands.verify import verify
 from ssp_runtime.errors import SSPError
 
-_COMMANDS: dict[str, Callable[..., Any]] = {"train": TrainConfig, "convert": convert, "inspect": inspect, "verify": verify}
+_COMMANDS: dict[str, Callable[..., Any]] = {
+    "train": TrainConfig,
+    "convert": convert,
+    "inspect": inspect,
+    "verify": verify,
+}
 
 
 def main() -> None:

@@ -1,16 +1,16 @@
 """What can go wrong, for users. Our own broken invariants are assertions, not these.
 
-    SSPError
-    ├── InvalidRequest (ValueError)     an argument that cannot be served
-    ├── ArtifactError (ValueError)      a model folder that cannot be loaded, or is not what it claims
-    ├── NotFound (LookupError)
-    │   ├── UnknownModel
-    │   └── UnknownSession
-    ├── Conflict
-    │   ├── PositionMismatch            the session stands elsewhere than the caller expected
-    │   └── SessionBusy                 another call on it is under way
-    ├── Exhausted                       no room now; `retry_after` seconds says when to ask again
-    └── Draining                        the server is going away
+SSPError
+├── InvalidRequest (ValueError)     an argument that cannot be served
+├── ArtifactError (ValueError)      a model folder that cannot be loaded, or is not what it claims
+├── NotFound (LookupError)
+│   ├── UnknownModel
+│   └── UnknownSession
+├── Conflict
+│   ├── PositionMismatch            the session stands elsewhere than the caller expected
+│   └── SessionBusy                 another call on it is under way
+├── Exhausted                       no room now; `retry_after` seconds says when to ask again
+└── Draining                        the server is going away
 """
 
 

@@ -120,6 +120,6 @@ TokenizerConfig = Annotated[ByteTokenizer | DNATokenizer, Field(discriminator="k
 def from_json(data: Any) -> ByteTokenizer | DNATokenizer:
     """The tokenizer that an artifact describes. Raises `ArtifactError`."""
     try:
-        return TypeAdapter(TokenizerConfig).validate_python(data)  # type: ignore[no-any-return]
+        return TypeAdapter(TokenizerConfig).validate_python(data)
     except ValidationError as error:
         raise ArtifactError(f"the tokenizer's description is not one we know: {error.errors()[0]['msg']}") from error

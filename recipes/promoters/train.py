@@ -1,7 +1,7 @@
 """Trains the shipped promoter classifier, a bidirectional Mamba, and measures it on five folds.
 
-    python -m recipes.promoters.train
-    ssp-model convert runs/promoters ssp_runtime/shipped/arabidopsis-promoters
+python -m recipes.promoters.train
+ssp-model convert runs/promoters ssp_runtime/shipped/arabidopsis-promoters
 """
 
 import json
@@ -82,9 +82,7 @@ def main(flags: Flags) -> None:
     for fold in flags.folds:
         torch.manual_seed(flags.seed)
         heldout = labelled(data, data.fold == fold)
-        task = Classification(
-            labelled(data, data.fold != fold), heldout, batch_size=flags.batch_size, seed=flags.seed
-        )
+        task = Classification(labelled(data, data.fold != fold), heldout, batch_size=flags.batch_size, seed=flags.seed)
         model = Classifier(model_config(flags))
         steps = int(flags.epochs * (data.fold != fold).sum() / flags.batch_size)
         optimizer = OptimizerConfig(lr=flags.lr, weight_decay=flags.weight_decay, warmup_steps=steps // 20)

@@ -1,7 +1,7 @@
 """Trains the shipped byte-level Mamba on the interpreter's standard library.
 
-    python -m recipes.python_stdlib.train
-    ssp-model convert runs/python-bytes ssp_runtime/shipped/python-bytes
+python -m recipes.python_stdlib.train
+ssp-model convert runs/python-bytes ssp_runtime/shipped/python-bytes
 """
 
 from dataclasses import dataclass

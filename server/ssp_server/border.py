@@ -11,7 +11,7 @@ import hmac
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 import structlog
@@ -20,14 +20,15 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import status_pb2
 from grpc_status import rpc_status
-from ssp_runtime.errors import Draining, Exhausted
 
+from ssp_runtime.errors import Draining, Exhausted
 from ssp_server import errors
 from ssp_server.metrics import Metrics
 
 log = structlog.get_logger()
 
-Context = grpc.aio.ServicerContext
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

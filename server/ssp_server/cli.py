@@ -4,14 +4,14 @@ import asyncio
 import sys
 
 import tyro
-from ssp_runtime.errors import SSPError
 
+from ssp_runtime.errors import SSPError
 from ssp_server import logs
 from ssp_server.config import ConfigError, ServerConfig
 
 
 def serve(config: ServerConfig) -> None:
-    from ssp_server.server import Server  # noqa: PLC0415  # torch takes seconds to import; --help should not
+    from ssp_server.server import Server
 
     async def run() -> None:
         async with Server(config) as server:
@@ -22,7 +22,9 @@ def serve(config: ServerConfig) -> None:
 
 
 def main() -> None:
-    config = tyro.extras.subcommand_cli_from_dict({"serve": ServerConfig}, prog="ssp-server", config=(tyro.conf.OmitArgPrefixes,))
+    config = tyro.extras.subcommand_cli_from_dict(
+        {"serve": ServerConfig}, prog="ssp-server", config=(tyro.conf.OmitArgPrefixes,)
+    )
     try:
         serve(config)
     except (ConfigError, SSPError) as error:

@@ -8,7 +8,6 @@ from typing import Literal
 import ssp_runtime
 
 
-
 class ConfigError(ValueError):
     """The server cannot run as told; the message says what to change."""
 
@@ -46,8 +45,8 @@ class ServerConfig:
     """
 
     models: tuple[str, ...] = ()
-    """Model folders as `ssp-model convert` writes them; NAME=FOLDER names one, else its folder's name does. Without any,
-    the two models that ship with the project."""
+    """Model folders as `ssp-model convert` writes them; NAME=FOLDER names one, else its folder's name does.
+    Without any, the two models that ship with the project."""
     host: str = "127.0.0.1"
     """Address to listen on. One that others can reach needs --cert, --key and --token-file, or --insecure."""
     port: int = 50051
@@ -119,5 +118,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
-
-

@@ -7,6 +7,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
+
 from ssp_runtime.errors import (
     Conflict,
     Draining,

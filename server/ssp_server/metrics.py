@@ -3,21 +3,48 @@ them for steps far under ten milliseconds. Labels never hold a session."""
 
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    start_http_server,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
 from ssp_runtime.engine.generator import Generator
 from ssp_runtime.engine.observer import Observer
 from ssp_runtime.engine.sequence import Call, FinishReason
 from ssp_runtime.sessions.manager import SessionManager
-
 from ssp_server.config import ConfigError
 from ssp_server.registry import Registry
 
 _FAST = (50e-6, 100e-6, 250e-6, 500e-6, 0.001, 0.0025, 0.005)
 _FIRST_TOKEN = (*_FAST, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
 _PER_TOKEN = (*_FAST, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0)
-_REQUEST = (*_FAST, 0.01, 0.05, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 240.0, 480.0)
+_REQUEST = (
+    *_FAST,
+    0.01,
+    0.05,
+    0.3,
+    0.5,
+    0.8,
+    1.0,
+    1.5,
+    2.0,
+    2.5,
+    5.0,
+    10.0,
+    15.0,
+    20.0,
+    30.0,
+    60.0,
+    120.0,
+    240.0,
+    480.0,
+)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -28,7 +55,9 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
-        self.time_to_first_token = self._histogram("time_to_first_token_seconds", "From call to first token", _FIRST_TOKEN)
+        self.time_to_first_token = self._histogram(
+            "time_to_first_token_seconds", "From call to first token", _FIRST_TOKEN
+        )
         self.inter_token_latency = self._histogram("inter_token_latency_seconds", "Between two tokens", _PER_TOKEN)
         self.time_per_output_token = self._histogram(
             "request_time_per_output_token_seconds", "A request's mean time per token after its first", _PER_TOKEN
@@ -39,7 +68,9 @@ class Metrics:
         self.decode = self._histogram("request_decode_time_seconds", "From first step to last token", _REQUEST)
         self.step = self._histogram("step_seconds", "One step of all running sequences", _PER_TOKEN)
         self.batch_size = self._histogram("batch_size", "Sequences in one step", _ROWS)
-        self.restore = self._histogram("session_restore_seconds", "Bringing a state back", _FIRST_TOKEN, ("model", "tier"))
+        self.restore = self._histogram(
+            "session_restore_seconds", "Bringing a state back", _FIRST_TOKEN, ("model", "tier")
+        )
         self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts folded")
         self.generation_tokens = self._counter("generation_tokens", "Tokens generated")
         self.success = self._counter("request_success", "Finished requests", ("model", "finished_reason"))

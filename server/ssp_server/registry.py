@@ -24,7 +24,10 @@ class Registry:
         return self._served[name]
 
     def generator(self, name: str) -> Generator:
-        """A model that generates; with an empty name the only one. Raises `UnknownModel`, `InvalidRequest`, `Draining`."""
+        """A model that generates; with an empty name the only one.
+
+        Raises `UnknownModel`, `InvalidRequest` or `Draining`.
+        """
         self._refuse_when_draining()
         served = self.find(name) if name else self._only(Generator)
         if not isinstance(served, Generator):

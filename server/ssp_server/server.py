@@ -11,13 +11,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from ssp.v1 import classification_pb2, generation_pb2, models_pb2, sessions_pb2
 from ssp_kernels import registry as kernels
+
 from ssp_runtime.engine.batch_classifier import BatchClassifier, ClassifierConfig, Measure
 from ssp_runtime.engine.engine import EngineConfig
 from ssp_runtime.engine.generator import GenerationLimits, Generator
 from ssp_runtime.formats.artifact import Artifact, load
 from ssp_runtime.models.model import LanguageModel
 from ssp_runtime.sessions.manager import SessionLimits, SessionManager
-
 from ssp_server.border import Border
 from ssp_server.config import ConfigError, ServerConfig
 from ssp_server.metrics import Gauges, Metrics, ModelMetrics
@@ -127,9 +127,7 @@ class Server:
             "Generation": GenerationService(registry=self._registry, sessions=self._sessions, readers=self._readers),
             "Sessions": SessionsService(registry=self._registry, sessions=self._sessions, readers=self._readers),
             "Classification": ClassificationService(registry=self._registry),
-            "Models": ModelsService(
-                registry=self._registry, max_message_bytes=self._config.limits.max_message_bytes
-            ),
+            "Models": ModelsService(registry=self._registry, max_message_bytes=self._config.limits.max_message_bytes),
         }
         server = grpc.aio.server(options=_options(self._config.limits.max_message_bytes))
         handlers = [border.handler(_SERVICES[name], service) for name, service in services.items()]
@@ -147,7 +145,9 @@ class Server:
                 return self._grpc.add_insecure_port(address)
             return self._grpc.add_secure_port(address, credentials)
         except RuntimeError as error:
-            raise ConfigError(f"{address} cannot be listened on, perhaps it is in use: choose another --port") from error
+            raise ConfigError(
+                f"{address} cannot be listened on, perhaps it is in use: choose another --port"
+            ) from error
 
     def _credentials(self) -> grpc.ServerCredentials | None:
         tls = self._config.tls
@@ -158,7 +158,7 @@ class Server:
         except OSError as error:
             raise ConfigError(f"the TLS files cannot be read: {error}") from error
 
-    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+    async def _set_health(self, status: int) -> None:
         for descriptor in _SERVICES.values():
             await self._health.set(descriptor.full_name, status)
 
@@ -189,5 +189,3 @@ def _options(max_message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.bdp_probe", 0),
     ]
-
-

@@ -133,6 +133,4 @@ def _task(config: TrainConfig, tokenizer: ByteTokenizer | DNATokenizer) -> tuple
         return task, data.labels
     stream, heldout = read_texts(config.data, tokenizer, config.heldout_fraction)
     bos = tokenizer.bos_id if tokenizer.bos_id is not None else 0
-    return NextToken(
-        stream, heldout, batch_size=config.batch_size, length=config.sequence_length, bos_id=bos
-    ), ()
+    return NextToken(stream, heldout, batch_size=config.batch_size, length=config.sequence_length, bos_id=bos), ()

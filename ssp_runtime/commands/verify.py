@@ -3,6 +3,7 @@
 import math
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +40,9 @@ def verify(
     ids = _tokens(artifact, text, tokens)
     comparison = compare(artifact.language_model, ids, piece)
     tolerance = _TOLERANCE[next(artifact.model.parameters()).dtype]
-    print(render(comparison.rows(), ("tokens", "max |difference|", "top-1 agreement", "bits parallel", "bits recurrent")))
+    print(
+        render(comparison.rows(), ("tokens", "max |difference|", "top-1 agreement", "bits parallel", "bits recurrent"))
+    )
     worst = comparison.difference.max().item()
     print(f"\nlargest difference of logits {worst:.2e}, tolerance {tolerance:.0e}")
     if worst > tolerance:
@@ -60,7 +63,7 @@ class Comparison:
         """By quarters of the text, then the whole."""
         length = len(self.difference)
         edges = [length * i // _BUCKETS for i in range(_BUCKETS + 1)]
-        parts = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+        parts = [slice(a, b) for a, b in pairwise(edges) if b > a]
         return [self._row(part) for part in [*parts, slice(0, length)]]
 
     def _row(self, part: slice) -> tuple[object, ...]:

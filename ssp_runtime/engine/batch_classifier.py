@@ -45,9 +45,7 @@ Measure = Callable[[int, int, float], None]  # sequences, tokens, seconds
 class BatchClassifier:
     """`submit` from any thread."""
 
-    def __init__(
-        self, name: str, artifact: Artifact, config: ClassifierConfig, measure: Measure | None = None
-    ) -> None:
+    def __init__(self, name: str, artifact: Artifact, config: ClassifierConfig, measure: Measure | None = None) -> None:
         self.name, self.artifact, self.config = name, artifact, config
         self._model, self._measure = artifact.classifier, measure
         self._queue: list[tuple[_Request, int]] = []

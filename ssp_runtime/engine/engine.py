@@ -1,8 +1,7 @@
 """Runs one language model for many sequences, in a thread of its own.
 
-Each round advances every running sequence by one token in one batch, then folds pieces of prompts (see `scheduler`). A
-call's first round needs no more than its sequence's state; a sequence's slot is its own until the call ends, and an idle
-sequence keeps it until another needs it.
+Each round advances every running sequence by one token in one batch, then folds pieces of prompts (see `scheduler`).
+A sequence's slot is its own until its call ends; an idle sequence keeps it until another needs it.
 """
 
 import threading
@@ -315,9 +314,7 @@ class Engine:
         if not sequence.kept or sequence.broken:
             self._release(sequence)
         self._observer.finished(call, reason)
-        last = Progress(
-            position=sequence.position, token_ids=token_ids, text=text, finish_reason=reason, error=error
-        )
+        last = Progress(position=sequence.position, token_ids=token_ids, text=text, finish_reason=reason, error=error)
         self._put(call, last)
         call.finish_reason = reason  # after the last progress, which readers then find
 
@@ -335,5 +332,3 @@ class Engine:
     def _release(self, sequence: Sequence) -> None:
         self._pool.release(sequence)
         sequence.spilled = None
-
-

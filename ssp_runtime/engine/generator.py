@@ -1,6 +1,7 @@
 """A language model, loaded and computing: what a server calls to continue sequences."""
 
-from collections.abc import Callable, Sequence as Ids
+from collections.abc import Callable
+from collections.abc import Sequence as Ids
 from dataclasses import dataclass
 
 from ssp_runtime.engine.engine import Engine, EngineConfig
@@ -35,9 +36,7 @@ class Generator:
             raise ArtifactError(f"model {name!r} has no tokenizer, so it cannot generate text")
         self.name, self.artifact, self.limits = name, artifact, limits
         self.tokenizer = artifact.description.tokenizer
-        self.engine = Engine(
-            artifact.language_model, self.tokenizer.eos_id, config, deliver=deliver, observer=observer
-        )
+        self.engine = Engine(artifact.language_model, self.tokenizer.eos_id, config, deliver=deliver, observer=observer)
 
     @property
     def state_bytes(self) -> int:
@@ -57,7 +56,9 @@ class Generator:
         """
         check_ids(prompt, self.tokenizer.vocab_size)
         if len(prompt) > self.limits.max_input_tokens:
-            raise InvalidRequest(f"{len(prompt)} tokens are more than the {self.limits.max_input_tokens} of one request")
+            raise InvalidRequest(
+                f"{len(prompt)} tokens are more than the {self.limits.max_input_tokens} of one request"
+            )
         if params is not None:
             params.check(self.tokenizer.vocab_size, self.limits.max_tokens)
         bos = self.tokenizer.bos_id

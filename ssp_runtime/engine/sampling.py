@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -43,16 +44,16 @@ def sample(logits_RV: Tensor, draws: Sequence[Draw]) -> list[int]:
     return result
 
 
-def uniform(seeds: Sequence[int], positions: Sequence[int]) -> np.ndarray:
-    """Numbers in [0, 1) that depend on (seed, position) alone: SplitMix64 (Steele, Lea and Flood, 2014) as a counter-based
-    generator, its stream chosen by the seed and its counter the position."""
+def uniform(seeds: Sequence[int], positions: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Numbers in [0, 1) that depend on (seed, position) alone: SplitMix64 (Steele, Lea and Flood, 2014) as a
+    counter-based generator, its stream chosen by the seed and its counter the position."""
     with np.errstate(over="ignore"):
         stream = _mix(np.array(seeds, dtype=np.uint64) + _GOLDEN)
         bits = _mix(stream + _GOLDEN * np.array(positions, dtype=np.uint64))
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return np.asarray((bits >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 
 
-def _mix(z: np.ndarray) -> np.ndarray:
+def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))

@@ -72,9 +72,7 @@ class Call:
         self.prompt = tuple(prompt)
         self.num_prompt_tokens = len(self.prompt)
         self.todo: list[int] = []
-        self.text = TextStream(
-            sequence.detokenizer, params.stop if params else (), params.min_tokens if params else 0
-        )
+        self.text = TextStream(sequence.detokenizer, params.stop if params else (), params.min_tokens if params else 0)
         self.num_generated = 0
         self.cached_tokens = sequence.position
         self.finish_reason: FinishReason | None = None
@@ -113,6 +111,10 @@ class Call:
     @property
     def num_unread(self) -> int:
         return len(self._outbox)
+
+    def cancel(self) -> None:
+        """Ends the call within one step; the sequence stays at the last computed token."""
+        self.cancelled.set()
 
     def take_in(self) -> None:
         """Makes the sequence's pending token and the prompt what is to be folded."""

@@ -1,8 +1,9 @@
 """Where states live while the model computes on them.
 
-One row of bytes a slot; each tensor of the state is a strided view over all rows, so that moving a session's whole state
-is one copy, whatever the model. Slots lie in three zones, in this order: running (what a step advances: always a
-contiguous prefix, so that a step neither gathers nor scatters), resting (states of idle sessions), free (initial states).
+One row of bytes a slot; each tensor of the state is a strided view over all rows, so that moving a session's whole
+state is one copy, whatever the model. Slots lie in three zones, in this order: running (what a step advances: always a
+contiguous prefix, so that a step neither gathers nor scatters), resting (states of idle sessions), free (initial
+states).
 """
 
 import math
@@ -147,5 +148,7 @@ def _views(rows: Tensor, spec: StateSpec, offsets: dict[str, int], activations: 
     views = {}
     for name, tensor in spec.items():
         part = rows[:, offsets[name] : offsets[name] + tensor.num_bytes(activations)]
-        views[name] = part.view(tensor.dtype(activations)).unflatten(1, tensor.shape)
+        values = part.view(tensor.dtype(activations))
+        inner = torch.empty(tensor.shape, device="meta").stride()
+        views[name] = values.as_strided((len(rows), *tensor.shape), (values.stride(0), *inner))
     return views

@@ -36,4 +36,5 @@ def _legs_frequencies(states: int) -> Tensor:
     root = torch.sqrt(2 * torch.arange(states, dtype=torch.float64) + 1)
     product = torch.outer(root, root) / 2
     skew = product.triu(1) - product.tril(-1)
-    return torch.linalg.eigvalsh(1j * skew)[states // 2 :]
+    eigenvalues: Tensor = torch.linalg.eigvalsh(1j * skew)
+    return eigenvalues[states // 2 :]

@@ -1,4 +1,5 @@
-"""S6, the selective state space (Gu and Dao, 2023, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces")."""
+"""S6, the selective state space (Gu and Dao, 2023, "Mamba: Linear-Time Sequence Modeling with Selective State
+Spaces")."""
 
 import math
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class S6Config:
 
 
 class S6(Mixer):
-    """`s_t = exp(dt_t A) s_{t-1} + dt_t B_t x_t`, `y_t = C_t s_t + D x_t`, with dt, B and C linear in x (algorithm 2)."""
+    """`s_t = exp(dt_t A) s_{t-1} + dt_t B_t x_t`, `y_t = C_t s_t + D x_t`, with dt, B, C linear in x (algorithm 2)."""
 
     Config = S6Config
 

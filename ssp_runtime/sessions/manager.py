@@ -5,10 +5,10 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field, replace
 
+from ssp_runtime.engine.generator import Generator
 from ssp_runtime.engine.sampling_params import SamplingParams
 from ssp_runtime.engine.sequence import Call, FinishReason
 from ssp_runtime.errors import Exhausted, InvalidRequest, PositionMismatch, SessionBusy, UnknownSession
-from ssp_runtime.engine.generator import Generator
 from ssp_runtime.sessions.session import Session, check_id, new_id
 
 MAX_REQUEST_ID = 128
@@ -120,9 +120,9 @@ class SessionManager:
         request_id: str = "",
         expected_position: int | None = None,
     ) -> Call:
-        """Starts a call on a session. With the `request_id` of its last call, that one is repeated or gone on with: what
-        it computed is returned again, and the session advances only by what it had left to do. Tokens that the last call
-        computed and nobody took come first.
+        """Starts a call on a session. With the `request_id` of its last call, that one is repeated or gone on with:
+        what it computed is returned again, and the session advances by what it had left to do. Tokens that the last
+        call computed and nobody took come first.
 
         Raises:
             SessionBusy, PositionMismatch: nothing was done.

@@ -30,4 +30,4 @@ def new_id(routing_key: str) -> str:
 def check_id(session_id: str) -> None:
     """Raises `InvalidRequest` for a text that cannot be a session's id."""
     if not _ID.fullmatch(session_id):
-        raise InvalidRequest("a session_id has the form <routing_key>.<32 hexadecimal digits>, as OpenSession returned it")
+        raise InvalidRequest("a session_id is <routing_key>.<32 hexadecimal digits>, as OpenSession returned it")

@@ -19,7 +19,9 @@ class LabelledData:
     heldout: Labelled
 
 
-def read_texts(paths: Sequence[Path], tokenizer: Tokenizer, heldout_fraction: float) -> tuple[list[int], list[list[int]]]:
+def read_texts(
+    paths: Sequence[Path], tokenizer: Tokenizer, heldout_fraction: float
+) -> tuple[list[int], list[list[int]]]:
     """The training stream, each text between its model's marks, and the held-out end of each text."""
     stream: list[int] = []
     heldout = []
@@ -33,8 +35,8 @@ def read_texts(paths: Sequence[Path], tokenizer: Tokenizer, heldout_fraction: fl
 
 
 def read_labelled(path: Path, tokenizer: Tokenizer, heldout_fraction: float) -> LabelledData:
-    """Rows of a tab-separated file, label first, then the sequence. A row is held out by a hash of its sequence, so that
-    equal ones stay on one side.
+    """Rows of a tab-separated file, label first, then the sequence. A row is held out by a hash of its sequence, so
+    that equal ones stay on one side.
 
     Raises:
         ValueError: a row is not of that form, or one side of the split is empty.

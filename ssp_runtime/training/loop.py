@@ -54,9 +54,7 @@ def train(model: Model, task: Task, config: LoopConfig, checkpoint: Path | None 
                 score = evaluate(model, task)
                 bar.write(f"step {run.step}: {score.name} {score.value:.4f}")
     seconds = run.seconds_before + time.monotonic() - started
-    return Report(
-        score=evaluate(model, task), steps=run.step, tokens=run.step * task.tokens_per_step, seconds=seconds
-    )
+    return Report(score=evaluate(model, task), steps=run.step, tokens=run.step * task.tokens_per_step, seconds=seconds)
 
 
 def evaluate(model: Model, task: Task) -> Score:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,7 +29,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> AdamW:
     """Three groups: state space parameters (`Coefficients`), matrices (decayed), vectors (not decayed)."""
     ssp = {id(p) for module in model.modules() if isinstance(module, Coefficients) for p in module.parameters()}
     others = [p for p in model.parameters() if id(p) not in ssp]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in model.parameters() if id(p) in ssp], "lr": config.lr * config.ssp_lr_fraction},
         {"params": [p for p in others if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in others if p.ndim < 2]},

@@ -26,7 +26,7 @@ class Score:
 
 
 class Task(ABC):
-    """Draws batches from training data. Everything random or remembered is in `state_dict`, so that training resumes."""
+    """Draws batches from training data. `state_dict` holds all that is random or remembered, so that training resumes."""
 
     @abstractmethod
     def loss(self, model: Model) -> Tensor: ...
@@ -57,7 +57,11 @@ class NextToken(Task):
         length: int,
         bos_id: int,
     ) -> None:
-        ids = torch.frombuffer(bytearray(stream), dtype=torch.uint8) if isinstance(stream, bytes) else torch.tensor(stream)
+        ids = (
+            torch.frombuffer(bytearray(stream), dtype=torch.uint8)
+            if isinstance(stream, bytes)
+            else torch.tensor(stream)
+        )
         if len(ids) < batch_size * (length + 1):
             raise ValueError(f"{len(ids)} tokens are too few for {batch_size} rows of {length}: lower one of them")
         self._rows = ids[: len(ids) // batch_size * batch_size].reshape(batch_size, -1)

@@ -17,7 +17,7 @@ def poisoned_memory() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton's interpreter takes ten milliseconds per token: let few tokens and features be several segments and tiles."""
+    """Triton's interpreter takes 10 ms per token: let few tokens and features be several segments and tiles."""
     if INTERPRETED:
         from ssp_kernels.selective_scan import triton_form
 

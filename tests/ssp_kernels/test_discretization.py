@@ -10,7 +10,7 @@ RATES = (0.0, -1e-12, -1e-8, -9.9e-4, -1.1e-3, -0.1, -1.0, -30.0, -1e-4 + 1e-3j,
 
 def _by_matrix_exponential(A: Tensor, B: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
     """The upper row of `exp([[A, B], [0, 0]] dt)` (thesis, equation 33, for a scalar system), in complex128."""
-    A, B, dt = torch.broadcast_tensors(*(t.to(torch.complex128) for t in (A, B, dt)))
+    A, B, dt = (t.to(torch.complex128).expand(dt.shape[0], A.shape[0]) for t in (A, B, dt))
     system = torch.stack([torch.stack([A, B], -1), torch.zeros(*A.shape, 2)], -2) * dt[..., None, None]
     exponential = torch.linalg.matrix_exp(system)
     return exponential[..., 0, 0], exponential[..., 0, 1]

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import weakref
 from pathlib import Path
 
@@ -144,7 +145,7 @@ def test_a_cache_that_cannot_be_written_makes_the_form_unavailable(
         raise PermissionError("read-only")
 
     monkeypatch.setenv("SSP_CACHE", str(tmp_path / "read-only"))
-    monkeypatch.setattr(native.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
     with pytest.raises(Unavailable, match="read-only"):
         native.load(source)
 

@@ -157,6 +157,17 @@ LAWS: tuple[Law, ...] = (
 )
 
 
+@torch.no_grad()
+def law_3_of_whole_sequences(encode: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, tolerance: float) -> None:
+    """Law 3 for what is no fold: a bidirectional layer, or a classifier."""
+    lengths = [LENGTH, 1, 3, 17]
+    y = encode(poisoned(x, lengths), torch.tensor(lengths))
+    for row, length in enumerate(lengths):
+        in_batch = y[row, :length] if y.ndim == x.ndim else y[row]
+        alone = encode(x[row : row + 1, :length], None)[0]
+        _assert_tensors_close(in_batch, alone, tolerance, f"row {row}, against itself alone")
+
+
 def folded_step(fold: Fold, x: Tensor, state: State) -> tuple[Tensor, State]:
     outputs = []
     for t in range(x.shape[1]):

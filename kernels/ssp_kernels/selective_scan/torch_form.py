@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ssp_kernels.selective_scan.arguments import needs_grad
 from ssp_kernels.selective_scan.reference import step
 
 __all__ = ["forward", "step"]
@@ -19,10 +20,14 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     if x_BLD.shape[1] == 0:
         return torch.zeros_like(x_BLD), state_BDN.clone()
+    keep_ends_only = needs_grad(x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, state_BDN)
     state, outputs = state_BDN, []
     blocks = (torch.split(tensor, BLOCK, dim=1) for tensor in (x_BLD, dt_BLD, B_BLN, C_BLN))
     for x, dt, B, C in zip(*blocks, strict=True):
-        y, state = checkpoint(_block, x, dt, A_DN, B, C, state, use_reentrant=False, preserve_rng_state=False)
+        if keep_ends_only:
+            y, state = checkpoint(_block, x, dt, A_DN, B, C, state, use_reentrant=False, preserve_rng_state=False)
+        else:
+            y, state = _block(x, dt, A_DN, B, C, state)
         outputs.append(y)
     return torch.cat(outputs, dim=1), state
 

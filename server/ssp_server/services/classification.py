@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from ssp.v1 import classification_pb2, common_pb2
+
 from ssp_runtime.engine.batch_classifier import BatchClassifier, Row
 from ssp_runtime.errors import InvalidRequest
 from ssp_runtime.sessions.manager import check_request_id
-
 from ssp_server import wire
 from ssp_server.registry import Registry
 
@@ -18,7 +18,7 @@ from ssp_server.registry import Registry
 class ClassificationService:
     registry: Registry
 
-    async def Classify(self, request: classification_pb2.ClassifyRequest) -> classification_pb2.ClassifyResponse:  # noqa: N802
+    async def Classify(self, request: classification_pb2.ClassifyRequest) -> classification_pb2.ClassifyResponse:
         check_request_id(request.request_id)
         classifier = self.registry.classifier(request.model)
         rows = [_row(i, message, classifier) for i, message in enumerate(request.inputs)]

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 from ssp.v1 import generation_pb2
+
 from ssp_runtime.engine.generator import Generator
 from ssp_runtime.engine.sequence import Call
 from ssp_runtime.errors import InvalidRequest, SSPError
 from ssp_runtime.sessions.manager import SessionManager, check_request_id
 from ssp_runtime.sessions.session import Session
-
 from ssp_server import wire
 from ssp_server.readers import ChunkOptions, Reader, Readers, chunk_options
 from ssp_server.registry import Registry
@@ -26,7 +26,7 @@ class GenerationService:
     sessions: SessionManager
     readers: Readers
 
-    async def Generate(self, request: generation_pb2.GenerateRequest) -> AsyncIterator[Response]:  # noqa: N802  # RPC
+    async def Generate(self, request: generation_pb2.GenerateRequest) -> AsyncIterator[Response]:
         options = chunk_options(request.stream_options)
         check_request_id(request.request_id)
         request_id = request.request_id or secrets.token_hex(8)

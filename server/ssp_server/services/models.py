@@ -13,10 +13,10 @@ class ModelsService:
     registry: Registry
     max_message_bytes: int
 
-    async def ListModels(self, _: models_pb2.ListModelsRequest) -> models_pb2.ListModelsResponse:  # noqa: N802  # RPC
+    async def ListModels(self, _: models_pb2.ListModelsRequest) -> models_pb2.ListModelsResponse:
         models = [wire.model_info(served, self.max_message_bytes) for served in self.registry.all()]
         return models_pb2.ListModelsResponse(models=models)
 
-    async def GetModel(self, request: models_pb2.GetModelRequest) -> models_pb2.GetModelResponse:  # noqa: N802
+    async def GetModel(self, request: models_pb2.GetModelRequest) -> models_pb2.GetModelResponse:
         served = self.registry.find(request.name)
         return models_pb2.GetModelResponse(model=wire.model_info(served, self.max_message_bytes))

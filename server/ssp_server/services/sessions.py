@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from ssp.v1 import sessions_pb2
+
 from ssp_runtime.errors import InvalidRequest
 from ssp_runtime.sessions.manager import SessionManager
-
 from ssp_server import wire
 from ssp_server.readers import Readers
 from ssp_server.registry import Registry
@@ -20,12 +20,12 @@ class SessionsService:
     sessions: SessionManager
     readers: Readers
 
-    async def OpenSession(self, request: sessions_pb2.OpenSessionRequest) -> sessions_pb2.OpenSessionResponse:  # noqa: N802
+    async def OpenSession(self, request: sessions_pb2.OpenSessionRequest) -> sessions_pb2.OpenSessionResponse:
         generator = self.registry.generator(request.model)
         session = self.sessions.open(generator, request.routing_key, request.request_id)
         return sessions_pb2.OpenSessionResponse(session=wire.session_info(session, generator))
 
-    async def Append(self, request: sessions_pb2.AppendRequest) -> sessions_pb2.AppendResponse:  # noqa: N802
+    async def Append(self, request: sessions_pb2.AppendRequest) -> sessions_pb2.AppendResponse:
         session = self.sessions.get(request.session_id)
         generator = self.registry.generator(session.model)
         prompt = wire.token_ids(request.input, generator.tokenizer)
@@ -40,16 +40,14 @@ class SessionsService:
             expected_position=request.expected_position if request.HasField("expected_position") else None,
         )
         last = await self.readers.finish(call, generator.engine)
-        return sessions_pb2.AppendResponse(
-            session=wire.session_status(session, last.position), usage=wire.usage(call)
-        )
+        return sessions_pb2.AppendResponse(session=wire.session_status(session, last.position), usage=wire.usage(call))
 
-    async def GetSession(self, request: sessions_pb2.GetSessionRequest) -> sessions_pb2.GetSessionResponse:  # noqa: N802
+    async def GetSession(self, request: sessions_pb2.GetSessionRequest) -> sessions_pb2.GetSessionResponse:
         session = self.sessions.get(request.session_id)
         info = wire.session_info(session, self.sessions.generator(session))
         return sessions_pb2.GetSessionResponse(session=info)
 
-    async def ListSessions(self, request: sessions_pb2.ListSessionsRequest) -> sessions_pb2.ListSessionsResponse:  # noqa: N802
+    async def ListSessions(self, request: sessions_pb2.ListSessionsRequest) -> sessions_pb2.ListSessionsResponse:
         if request.model:
             self.registry.find(request.model)
         if request.page_size > _MAX_PAGE:
@@ -58,6 +56,6 @@ class SessionsService:
         infos = [wire.session_info(session, self.sessions.generator(session)) for session in page]
         return sessions_pb2.ListSessionsResponse(sessions=infos, next_page_token=following)
 
-    async def CloseSession(self, request: sessions_pb2.CloseSessionRequest) -> sessions_pb2.CloseSessionResponse:  # noqa: N802
+    async def CloseSession(self, request: sessions_pb2.CloseSessionRequest) -> sessions_pb2.CloseSessionResponse:
         session = self.sessions.close(request.session_id)
         return sessions_pb2.CloseSessionResponse(session=wire.session_status(session))

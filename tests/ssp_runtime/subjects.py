@@ -1,0 +1,196 @@
+"""What the laws are tried on: the table of mixers, two whole models, and the extremes of their parameters."""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import pytest
+import torch
+from ssp_kernels import causal_conv1d, lti_ssm, registry, selective_scan
+from torch import Tensor, nn
+
+from ssp_runtime.formats.convert import to_recurrent
+from ssp_runtime.mixers import build_mixer
+from ssp_runtime.mixers.base import Mixer, MixerConfig
+from ssp_runtime.mixers.mamba import MambaConfig
+from ssp_runtime.mixers.s4d import S4DCoefficients, S4DConfig
+from ssp_runtime.mixers.s6 import S6, S6Coefficients, S6Config
+from ssp_runtime.mixers.simple import SimpleConfig
+from ssp_runtime.models.config import (
+    BlockConfig,
+    ClassificationHeadConfig,
+    LanguageModelHeadConfig,
+    ModelConfig,
+    NormConfig,
+    NumberEmbeddingConfig,
+    TokenEmbeddingConfig,
+)
+from ssp_runtime.models.model import CausalBackbone, LanguageModel
+from tests.ssp_runtime.laws import Subject
+
+Module = TypeVar("Module", bound=nn.Module)
+
+WIDTH = 5
+VOCABULARY = 11
+D_INPUT = 3
+OPERATORS = (causal_conv1d.OPERATOR, lti_ssm.OPERATOR, selective_scan.OPERATOR)
+KERNELS = ("reference", "torch", "native", *(("triton",) if os.environ.get("TRITON_INTERPRET") else ()))
+
+MIXERS: dict[str, MixerConfig] = {
+    "s6": S6Config(d_state=6),
+    "s4d": S4DConfig(d_state=6),
+    "mamba(s6)": MambaConfig(ssp=S6Config(d_state=16)),
+    "mamba(s4d)": MambaConfig(ssp=S4DConfig(d_state=6)),
+    "simple(s6)": SimpleConfig(ssp=S6Config(d_state=6)),
+    "simple(s4d)": SimpleConfig(ssp=S4DConfig(d_state=6)),
+}
+LAYERS = (
+    BlockConfig(mixer=MIXERS["mamba(s6)"]),
+    BlockConfig(mixer=MIXERS["simple(s4d)"], norm=NormConfig(kind="layer"), norm_position="post"),
+    BlockConfig(mixer=MIXERS["mamba(s4d)"]),
+)
+OF_TOKENS = ModelConfig(
+    d_model=WIDTH,
+    embedding=TokenEmbeddingConfig(vocab_size=VOCABULARY),
+    layers=LAYERS,
+    head=LanguageModelHeadConfig(),
+)
+OF_NUMBERS = replace(
+    OF_TOKENS,
+    embedding=NumberEmbeddingConfig(d_input=D_INPUT),
+    head=ClassificationHeadConfig(num_classes=4),
+    final_norm=None,
+)
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """A step size, a decay per step of that size, and the magnitude of the inputs."""
+
+    dt: float
+    decay: float
+    x: float = 1
+
+    @property
+    def rate(self) -> Tensor:
+        """-A; a decay of 0 is one that underflows."""
+        return torch.tensor(-math.log(self.decay) if self.decay else 1e4) / self.dt
+
+
+EXTREMES = (
+    Extreme(dt=1e-4, decay=1),
+    Extreme(dt=1, decay=0.999, x=1e3),
+    Extreme(dt=1, decay=1e-8),
+    Extreme(dt=1e-4, decay=0),
+    Extreme(dt=50, decay=0),
+    Extreme(dt=50, decay=1, x=1e3),
+)
+
+
+def mixer(name: str) -> Subject:
+    return _subject(build_mixer(MIXERS[name], WIDTH), lambda batch, length: numbers(batch, length, WIDTH))
+
+
+def language_model() -> Subject:
+    return _subject(LanguageModel(OF_TOKENS), token_ids)
+
+
+def backbone_of_numbers() -> Subject:
+    return _subject(CausalBackbone(OF_NUMBERS), numbers)
+
+
+MODELS = {"language model": language_model, "backbone of numbers": backbone_of_numbers}
+
+
+def numbers(batch: int, length: int, width: int = D_INPUT) -> Tensor:
+    return torch.randn(batch, length, width, dtype=torch.float64)
+
+
+def token_ids(batch: int, length: int) -> Tensor:
+    return torch.randint(VOCABULARY, (batch, length))
+
+
+def randomized(module: Module) -> Module:
+    """The same in float64, with all parameters moved off their initial values, which hide mistakes where 0 or 1."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.double().parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return module
+
+
+def _subject(module: Mixer | LanguageModel | CausalBackbone, draw: Callable[[int, int], Tensor]) -> Subject:
+    return Subject(fold=randomized(module), draw=draw)
+
+
+def in_dtype(subject: Subject, dtype: torch.dtype, tolerance: float) -> Subject:
+    def draw(batch: int, length: int) -> Tensor:
+        x = subject.draw(batch, length)
+        return x.to(dtype) if x.is_floating_point() else x
+
+    return replace(subject, fold=_module(subject).to(dtype), draw=draw, dtype=dtype, tolerance=tolerance)
+
+
+def served_in_bfloat16(subject: Subject) -> Subject:
+    """Converted in float32, then narrowed."""
+    to_recurrent(_module(subject).float())
+    return in_dtype(subject, torch.bfloat16, 2e-2)
+
+
+def at(extreme: Extreme, subject: Subject) -> Subject:
+    dt = torch.tensor(extreme.dt, dtype=torch.float64)
+    with torch.no_grad():
+        for module in _module(subject).modules():
+            if isinstance(module, S6):
+                module.dt_proj.bias.fill_(dt + torch.log(-torch.expm1(-dt)))
+            elif isinstance(module, S6Coefficients):
+                module.A_log.fill_(extreme.rate.log())
+            elif isinstance(module, S4DCoefficients):
+                module.inv_dt.fill_(dt.log())
+                module.A_real.fill_(extreme.rate.log())
+    return replace(subject, draw=lambda *sizes: extreme.x * subject.draw(*sizes), warm=(5,))
+
+
+def _module(subject: Subject) -> Any:
+    return subject.fold
+
+
+def operators_of(name: str) -> list[registry.Operator[Any]]:
+    """Those that the mixer's step runs on."""
+    used = []
+
+    def pick(operator: registry.Operator[Any], tensor: Tensor) -> object:
+        used.append(operator)
+        return original(operator, tensor)
+
+    original = registry.Operator.pick
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry.Operator, "pick", pick)
+        subject = mixer(name)
+        subject.fold.step(subject.draw(1, 1)[:, 0], subject.initial_state(1))
+    return used
+
+
+# Each mixer in each form that one of its operators has.
+CASES = [
+    (name, form)
+    for name in MIXERS
+    for form in KERNELS
+    if any(form in operator.form_names for operator in operators_of(name))
+]
+
+
+@contextmanager
+def running_on(kernels: str) -> Iterator[None]:
+    """Operators run in that form; those without it in their default."""
+    for operator in OPERATORS:
+        if kernels in operator.form_names:
+            try:
+                operator.form(kernels)
+            except registry.Unavailable as reason:
+                pytest.skip(f"{operator.name}: {reason}")
+    with registry.chosen(kernels):
+        yield
