@@ -22,6 +22,27 @@ from ssp_kernels.registry import Unavailable
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
 
 
+_SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
+
+
+def supported(*tensors: Tensor | None) -> bool:
+    """Whether all tensors lie on the CPU and are of one type that the libraries know."""
+    present = [tensor for tensor in tensors if tensor is not None]
+    first = present[0]
+    return first.dtype in _SUFFIX and all(t.dtype == first.dtype and t.device.type == "cpu" for t in present)
+
+
+def rows_contiguous(state: Tensor) -> Tensor:
+    """The state itself if each of its rows is contiguous, as those of a pool are; else a copy."""
+    return state if state[:1].is_contiguous() else state.contiguous()
+
+
+def call(library: ctypes.CDLL, function: str, like: Tensor, *arguments: int | Tensor | None) -> None:
+    """Calls the library's function for the type of `like`; tensors go as pointers to their first element."""
+    entry = getattr(library, f"{function}_{_SUFFIX[like.dtype]}")
+    entry(*(ctypes.c_int64(a) if isinstance(a, int) else pointer(a) for a in arguments))
+
+
 def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
@@ -35,7 +56,7 @@ def load(source: Path) -> ctypes.CDLL:
     """
     assert torch.get_num_threads()  # torch's OpenMP is loaded, so the library finds its symbols there
     try:
-        library = _cache_folder() / f"{source.stem}-{_key(source)}.so"
+        library = _cache_folder() / f"{source.parent.name}-{_key(source)}.so"
         if not library.exists():
             _compile(source, library)
         return ctypes.CDLL(str(library))

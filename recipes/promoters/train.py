@@ -41,6 +41,7 @@ class Flags:
     d_state: int = 8
     d_conv: int = 8
     dropout: float = 0.2
+    noise: float = 0.1
     lr: float = 2e-3
     weight_decay: float = 0.1
     seed: int = 0
@@ -82,7 +83,9 @@ def main(flags: Flags) -> None:
     for fold in flags.folds:
         torch.manual_seed(flags.seed)
         heldout = labelled(data, data.fold == fold)
-        task = Classification(labelled(data, data.fold != fold), heldout, batch_size=flags.batch_size, seed=flags.seed)
+        task = Classification(
+            labelled(data, data.fold != fold), heldout, batch_size=flags.batch_size, seed=flags.seed, noise=flags.noise
+        )
         model = Classifier(model_config(flags))
         steps = int(flags.epochs * (data.fold != fold).sum() / flags.batch_size)
         optimizer = OptimizerConfig(lr=flags.lr, weight_decay=flags.weight_decay, warmup_steps=steps // 20)

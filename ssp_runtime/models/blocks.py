@@ -35,7 +35,7 @@ class Residual(nn.Module):
 
     def after(self, x: Tensor, y: Tensor) -> Tensor:
         total = x + (self.dropout(y) if self.training else y)
-        return total if self._pre else torch.as_tensor(self.norm(total.to(y.dtype)))
+        return total if self._pre else torch.as_tensor(self.norm(total.to(y.dtype))).to(total.dtype)
 
 
 class CausalBlock(Mixer):
@@ -43,6 +43,9 @@ class CausalBlock(Mixer):
         super().__init__()
         self.residual, self.mixer = residual, mixer
         self.state_spec = mixer.state_spec
+
+    def encode(self, x_BLD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        return self.residual.after(x_BLD, self.mixer.encode(self.residual.before(x_BLD), lengths_B))
 
     def forward(self, x_BLD: Tensor, state: State, *, lengths_B: Tensor | None = None) -> tuple[Tensor, State]:
         y_BLD, state = self.mixer(self.residual.before(x_BLD), state, lengths_B=lengths_B)

@@ -29,16 +29,21 @@ class Backbone(nn.Module):
 
     def encode(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """Whole sequences at once; see `SequenceLayer.encode` for padding."""
-        x_BLD = self.embedding(inputs)
+        x_BLD = self._embedded(inputs)
         for layer in self._layers():
             x_BLD = layer.encode(x_BLD, lengths_B)
         return self._normalized(x_BLD)
+
+    def _embedded(self, inputs: Tensor) -> Tensor:
+        """The start of the residual stream, which is never narrower than float32."""
+        x = self.embedding(inputs)
+        return torch.as_tensor(x.to(torch.promote_types(x.dtype, torch.float32)))
 
     def _layers(self) -> list[SequenceLayer]:
         return list(self.layers)  # type: ignore[arg-type]  # a ModuleList does not know what it holds
 
     def _normalized(self, x: Tensor) -> Tensor:
-        weights = next(self.norm_f.parameters(), x)
+        weights = next(self.norm_f.parameters(), next(self.embedding.parameters()))
         return torch.as_tensor(self.norm_f(x.to(weights.dtype)))
 
 
@@ -57,14 +62,14 @@ class CausalBackbone(Backbone):
         }
 
     def forward(self, inputs: Tensor, state: State, *, lengths_B: Tensor | None = None) -> tuple[Tensor, State]:
-        x_BLD, new = self.embedding(inputs), {}
+        x_BLD, new = self._embedded(inputs), {}
         for i, layer in enumerate(self._mixers):
             x_BLD, part = layer(x_BLD, self._part(state, i), lengths_B=lengths_B)
             new.update({f"layers.{i}.{name}": tensor for name, tensor in part.items()})
         return self._normalized(x_BLD), new
 
     def step(self, inputs: Tensor, state: State, *, out: State | None = None) -> tuple[Tensor, State]:
-        x_BD, new = self.embedding(inputs), {}
+        x_BD, new = self._embedded(inputs), {}
         for i, layer in enumerate(self._mixers):
             x_BD, part = layer.step(x_BD, self._part(state, i), out=None if out is None else self._part(out, i))
             new.update({f"layers.{i}.{name}": tensor for name, tensor in part.items()})

@@ -26,7 +26,7 @@ class Score:
 
 
 class Task(ABC):
-    """Draws batches from training data. `state_dict` holds all that is random or remembered, so that training resumes."""
+    """Draws batches of training data. `state_dict` holds what is random or remembered, so that training resumes."""
 
     @abstractmethod
     def loss(self, model: Model) -> Tensor: ...
@@ -127,12 +127,16 @@ class Labelled:
 
 
 class Classification(Task):
-    """Cross-entropy over classes, on shuffled batches of padded sequences."""
+    """Cross-entropy over classes, on shuffled batches of padded sequences.
 
-    def __init__(self, train: Labelled, heldout: Labelled, *, batch_size: int, seed: int) -> None:
+    `noise` is the part of the training tokens that are replaced by random ones of the sequence itself, so that a small
+    data set is not learnt by heart.
+    """
+
+    def __init__(self, train: Labelled, heldout: Labelled, *, batch_size: int, seed: int, noise: float = 0.0) -> None:
         if not train.sequences or not heldout.sequences:
             raise ValueError("classification needs at least one training and one held-out sequence")
-        self._train, self._heldout, self._batch_size = train, heldout, batch_size
+        self._train, self._heldout, self._batch_size, self._noise = train, heldout, batch_size, noise
         self._generator = torch.Generator().manual_seed(seed)
         self._order: list[int] = []
         self.tokens_per_step = batch_size * sum(map(len, train.sequences)) // len(train.sequences)
@@ -142,8 +146,17 @@ class Classification(Task):
         if not self._order:
             self._order = torch.randperm(len(self._train.labels), generator=self._generator).tolist()
         batch, self._order = self._order[: self._batch_size], self._order[self._batch_size :]
-        logits = model(*padded([self._train.sequences[i] for i in batch]))
+        ids, lengths = padded([self._train.sequences[i] for i in batch])
+        logits = model(self._disturbed(ids, lengths), lengths)
         return F.cross_entropy(logits, torch.tensor([self._train.labels[i] for i in batch]))
+
+    def _disturbed(self, ids_BL: Tensor, lengths_B: Tensor | None) -> Tensor:
+        if self._noise == 0:
+            return ids_BL
+        valid = ids_BL.shape[1] if lengths_B is None else lengths_B[:, None]
+        source_BL = (torch.rand(ids_BL.shape, generator=self._generator) * valid).long()
+        chosen_BL = torch.rand(ids_BL.shape, generator=self._generator) < self._noise
+        return torch.where(chosen_BL, ids_BL.gather(1, source_BL), ids_BL)
 
     def evaluate(self, model: Model) -> Score:
         assert isinstance(model, Classifier)
@@ -159,10 +172,12 @@ class Classification(Task):
         self._generator.set_state(state["generator"])  # type: ignore[arg-type]
 
 
-def padded(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Ids (B, L), padded on the right with 0, and lengths (B,)."""
+def padded(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
+    """Ids (B, L), padded on the right with 0, and lengths (B,); None if they are all the same."""
     rows = [torch.tensor(sequence, dtype=torch.long) for sequence in sequences]
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows])
+    lengths = [len(row) for row in rows]
+    same = len(set(lengths)) == 1
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), None if same else torch.tensor(lengths)
 
 
 @torch.inference_mode()

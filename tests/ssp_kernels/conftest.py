@@ -23,12 +23,24 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
         tile = triton_form._tile
         monkeypatch.setattr(triton_form, "_SEGMENT", 2)
-        monkeypatch.setattr(triton_form, "_tile", lambda states, features, warps: tile(states, features // 4, warps))
+        monkeypatch.setattr(triton_form, "_tile", lambda states, features, warps: tile(states, min(features, 4), warps))
 
 
-@pytest.fixture(params=subjects(), ids=lambda subject: f"{subject.case.name}-{subject.form_name}")
+def _name(subject: Subject) -> str:
+    return f"{subject.case.name}-{subject.form_name}"
+
+
+@pytest.fixture(params=subjects(), ids=_name)
 def subject(request: pytest.FixtureRequest) -> Subject:
     """Every form of every operator that can run here."""
+    found: Subject = request.param
+    found.require()
+    return found
+
+
+@pytest.fixture(params=(s for s in subjects() if s.form_name != "reference"), ids=_name)
+def fast_subject(request: pytest.FixtureRequest) -> Subject:
+    """The same without the references, for comparisons with those."""
     found: Subject = request.param
     found.require()
     return found

@@ -35,40 +35,42 @@ def _extreme(given: Arguments, subject: Subject) -> Arguments:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_values(subject: Subject, dtype: torch.dtype) -> None:
-    for length in subject.lengths[1:]:
-        given = _extreme(subject.arguments(2, length, dtype), subject)
-        y_BLD, state = subject.forward(given)
-        expected_y, expected_state = subject.reference(given)
+def test_values(fast_subject: Subject, dtype: torch.dtype) -> None:
+    for length in fast_subject.lengths[1:]:
+        given = _extreme(fast_subject.arguments(2, length, dtype), fast_subject)
+        y_BLD, state = fast_subject.forward(given)
+        expected_y, expected_state = fast_subject.reference(given)
         for feature in range(y_BLD.shape[2]):  # each to its own scale: a step of 50 must not hide one of 1e-4
             assert_close(y_BLD[..., feature], expected_y[..., feature], TOLERANCE[dtype])
             assert_close(state[:, feature], expected_state[:, feature], TOLERANCE[dtype])
 
 
-def test_steps(subject: Subject) -> None:
-    given = _extreme(subject.arguments(2, 1), subject)
-    expected_y, expected_state = subject.reference(given)
-    y, state = subject.step(given.token(0))
+def test_steps(fast_subject: Subject) -> None:
+    given = _extreme(fast_subject.arguments(2, 1), fast_subject)
+    expected_y, expected_state = fast_subject.reference(given)
+    y, state = fast_subject.step(given.token(0))
     assert_close(y, expected_y[:, 0], TOLERANCE[torch.float64])
     assert_close(state, expected_state, TOLERANCE[torch.float64])
 
 
-def test_gradients(subject: Subject) -> None:
-    given = _extreme(subject.arguments(2, subject.lengths[-1]), subject).map(lambda t: t.clone().requires_grad_())
+def test_gradients(fast_subject: Subject) -> None:
+    given = _extreme(fast_subject.arguments(2, fast_subject.lengths[-1]), fast_subject).map(
+        lambda t: t.clone().requires_grad_()
+    )
 
     def gradients(forward: Callable[[Arguments], tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
         y, state = forward(given)
         return torch.autograd.grad(y.sum() + state.sum(), given.all())
 
-    for ours, theirs in zip(gradients(subject.forward), gradients(subject.reference), strict=True):
+    for ours, theirs in zip(gradients(fast_subject.forward), gradients(fast_subject.reference), strict=True):
         assert_close(ours, theirs, TOLERANCE[torch.float64])
 
 
-def test_a_step_of_zero_is_the_identity_on_the_state(subject: Subject) -> None:
-    if not subject.case.name.startswith("selective_scan"):
+def test_a_step_of_zero_is_the_identity_on_the_state(fast_subject: Subject) -> None:
+    if not fast_subject.case.name.startswith("selective_scan"):
         pytest.skip("only the selective scan has a step size")
-    given = subject.arguments(2, 5, torch.float32)
+    given = fast_subject.arguments(2, 5, torch.float32)
     x, dt, *rest = given.tensors
     assert dt is not None
-    _, state = subject.forward(replace(given, tensors=(x, torch.zeros_like(dt), *rest)))
+    _, state = fast_subject.forward(replace(given, tensors=(x, torch.zeros_like(dt), *rest)))
     assert torch.equal(state, given.state)

@@ -31,57 +31,59 @@ def _gradients(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_gradients_equal_those_of_the_reference(subject: Subject, loss: str, dtype: torch.dtype) -> None:
-    lengths = subject.lengths if dtype == torch.float64 and loss == "outputs and state" else subject.lengths[2:-2]
+def test_gradients_equal_those_of_the_reference(fast_subject: Subject, loss: str, dtype: torch.dtype) -> None:
+    lengths = (
+        fast_subject.lengths if dtype == torch.float64 and loss == "outputs and state" else fast_subject.lengths[2:-2]
+    )
     for length in lengths:
-        given = subject.arguments(2, length, dtype)
-        expected = _gradients(subject.reference, given.map(torch.Tensor.double), LOSSES[loss])
-        for ours, theirs in zip(_gradients(subject.forward, given, LOSSES[loss]), expected, strict=True):
+        given = fast_subject.arguments(2, length, dtype)
+        expected = _gradients(fast_subject.reference, given.map(torch.Tensor.double), LOSSES[loss])
+        for ours, theirs in zip(_gradients(fast_subject.forward, given, LOSSES[loss]), expected, strict=True):
             assert_close(ours, theirs, 5 * TOLERANCE[dtype])
 
 
-def test_gradients_equal_finite_differences(subject: Subject) -> None:
-    given = subject.arguments(1, 2).map(lambda t: t.requires_grad_())
+def test_gradients_equal_finite_differences(fast_subject: Subject) -> None:
+    given = fast_subject.arguments(1, 2).map(lambda t: t.requires_grad_())
     inputs = given.all()
 
     def call(*tensors: Tensor) -> tuple[Tensor, Tensor]:
         rest = iter(tensors)
-        return subject.forward(given.map(lambda _: next(rest)))
+        return fast_subject.forward(given.map(lambda _: next(rest)))
 
     assert torch.autograd.gradcheck(call, inputs, fast_mode=True)
 
 
-def test_gradients_of_gradients_are_refused_where_they_would_be_wrong(subject: Subject) -> None:
-    if subject.form_name not in ("native", "triton"):
+def test_gradients_of_gradients_are_refused_where_they_would_be_wrong(fast_subject: Subject) -> None:
+    if fast_subject.form_name not in ("native", "triton"):
         pytest.skip("torch differentiates this form as often as one likes")
-    given = subject.arguments(1, 2).map(lambda t: t.requires_grad_())
-    gradients = torch.autograd.grad(subject.forward(given)[0].square().sum(), given.all(), create_graph=True)
+    given = fast_subject.arguments(1, 2).map(lambda t: t.requires_grad_())
+    gradients = torch.autograd.grad(fast_subject.forward(given)[0].square().sum(), given.all(), create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         torch.autograd.backward(gradients[0].sum())
 
 
-def test_a_step_has_gradients_too(subject: Subject) -> None:
-    given = subject.arguments(2, 1)
-    expected = _gradients(subject.reference, given, LOSSES["outputs and state"])
-    found = _gradients(lambda a: subject.step(a.token(0)), given, LOSSES["outputs and state"])
+def test_a_step_has_gradients_too(fast_subject: Subject) -> None:
+    given = fast_subject.arguments(2, 1)
+    expected = _gradients(fast_subject.reference, given, LOSSES["outputs and state"])
+    found = _gradients(lambda a: fast_subject.step(a.token(0)), given, LOSSES["outputs and state"])
     for ours, theirs in zip(found, expected, strict=True):
         assert_close(ours, theirs, TOLERANCE[torch.float64])
 
 
-def test_no_gradients_no_graph(subject: Subject) -> None:
-    given = subject.arguments(2, subject.lengths[-1])
+def test_no_gradients_no_graph(fast_subject: Subject) -> None:
+    given = fast_subject.arguments(2, fast_subject.lengths[-1])
     tracked = given.map(lambda t: t.clone().requires_grad_())
     with torch.no_grad():
-        results = subject.forward(tracked)
+        results = fast_subject.forward(tracked)
     assert not any(t.requires_grad for t in results)
-    assert all(torch.equal(a, b) for a, b in zip(results, subject.forward(given), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(results, fast_subject.forward(given), strict=True))
 
 
-def test_only_some_inputs_need_gradients(subject: Subject) -> None:
-    given = subject.arguments(2, subject.lengths[-1])
+def test_only_some_inputs_need_gradients(fast_subject: Subject) -> None:
+    given = fast_subject.arguments(2, fast_subject.lengths[-1])
     state = given.state.clone().requires_grad_()
-    y, final = subject.forward(replace(given, state=state))
-    expected = _gradients(subject.reference, given, LOSSES["outputs and state"])[-1]
+    y, final = fast_subject.forward(replace(given, state=state))
+    expected = _gradients(fast_subject.reference, given, LOSSES["outputs and state"])[-1]
     assert_close(torch.autograd.grad(LOSSES["outputs and state"](y, final), state)[0], expected, 1e-9)
 
 

@@ -174,13 +174,16 @@ def operators_of(name: str) -> list[registry.Operator[Any]]:
     return used
 
 
-# Each mixer in each form that one of its operators has.
-CASES = [
-    (name, form)
-    for name in MIXERS
-    for form in KERNELS
-    if any(form in operator.form_names for operator in operators_of(name))
-]
+def cases() -> Iterator[tuple[str, str]]:
+    """Each mixer in each form that one of its operators has."""
+    for name in MIXERS:
+        operators = operators_of(name)
+        yield from ((name, form) for form in KERNELS if any(form in operator.form_names for operator in operators))
+
+
+CASES = list(cases())
+# The reference has little to prove at the extremes: it is the folded step.
+EXTREME_CASES = [pytest.param(*case, marks=[pytest.mark.slow] * (case[1] == "reference")) for case in CASES]
 
 
 @contextmanager

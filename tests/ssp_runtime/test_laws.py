@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ssp_runtime.formats.convert import to_recurrent
 from ssp_runtime.mixers.mamba import BidirectionalMamba, BidirectionalMambaConfig
 from ssp_runtime.models.config import BlockConfig, ModelConfig
 from ssp_runtime.models.model import Classifier, LanguageModel
@@ -17,7 +18,18 @@ from tests.ssp_runtime.laws import (
     law_3_of_whole_sequences,
     law_6_conversion_changes_nothing,
 )
-from tests.ssp_runtime.subjects import CASES, EXTREMES, KERNELS, MIXERS, MODELS, OF_NUMBERS, WIDTH, Extreme, running_on
+from tests.ssp_runtime.subjects import (
+    CASES,
+    EXTREME_CASES,
+    EXTREMES,
+    KERNELS,
+    MIXERS,
+    MODELS,
+    OF_NUMBERS,
+    WIDTH,
+    Extreme,
+    running_on,
+)
 
 EVERY_LAW = pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 IN_EVERY_FORM = pytest.mark.parametrize("kernels", KERNELS)
@@ -36,7 +48,7 @@ def test_mixers(law: Law, name: str, kernels: str) -> None:
 
 
 @EVERY_LAW
-@pytest.mark.parametrize(("name", "kernels"), CASES)
+@pytest.mark.parametrize(("name", "kernels"), EXTREME_CASES)
 @pytest.mark.parametrize("extreme", EXTREMES, ids=str)
 def test_mixers_at_the_extremes(law: Law, name: str, kernels: str, extreme: Extreme) -> None:
     with running_on(kernels):
@@ -101,16 +113,35 @@ def test_a_bidirectional_layer_reads_a_reversed_sequence_with_its_branches_swapp
 
 
 @torch.no_grad()
-def test_a_prefill_gives_the_logits_after_each_rows_last_token() -> None:
+def test_a_language_model_folds_without_logits() -> None:
     subject = subjects.language_model()
     model, lengths, state = subject.fold, torch.tensor([LENGTH, 1, 17]), subject.warm_state(3)
     assert isinstance(model, LanguageModel)
     ids = subject.draw(3, LENGTH)
-    logits, new = model(ids, state, lengths_B=lengths)
-    last, same = model.prefill(ids, state, lengths_B=lengths)
-    assert torch.equal(last, logits[torch.arange(3), lengths - 1])
-    assert all(torch.equal(same[name], tensor) for name, tensor in new.items())
-    torch.testing.assert_close(model.prefill(ids, state)[0], model(ids, state)[0][:, -1])
+    folded, (_, expected) = model.fold(ids, state, lengths_B=lengths), model(ids, state, lengths_B=lengths)
+    assert folded.keys() == expected.keys()
+    assert all(torch.equal(folded[name], tensor) for name, tensor in expected.items())
+
+
+@torch.no_grad()
+def test_the_residual_stream_is_float32_between_bfloat16_layers() -> None:
+    model, seen = subjects.language_model().fold, []
+    assert isinstance(model, LanguageModel)
+    to_recurrent(model)
+    for layer in model.bfloat16().backbone.layers:
+        layer.register_forward_hook(lambda _layer, inputs, outputs: seen.extend([inputs[0].dtype, outputs[0].dtype]))
+    logits, _ = model(subjects.token_ids(2, 3), model.initial_state(2))
+    assert set(seen) == {torch.float32} and logits.dtype == torch.bfloat16
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_classifier_with_bfloat16_weights(name: str) -> None:
+    model, numbers = _classifier(CLASSIFIERS[name]).float(), subjects.numbers(2, LENGTH).bfloat16()
+    expected = model(numbers.float())
+    to_recurrent(model)
+    actual = model.bfloat16()(numbers)
+    assert (actual - expected).abs().max() <= 2e-2 * expected.abs().max()
 
 
 def _classifier(config: ModelConfig) -> Classifier:

@@ -17,8 +17,15 @@ class CausalConv1dForm(Protocol):
     ) -> tuple[Tensor, Tensor]: ...
 
 
+def _native() -> CausalConv1dForm:
+    from ssp_kernels.causal_conv1d import native_form
+
+    native_form.library()
+    return native_form
+
+
 OPERATOR: Operator[CausalConv1dForm] = Operator(
-    "causal_conv1d", {"reference": lambda: reference, "torch": lambda: torch_form}
+    "causal_conv1d", {"reference": lambda: reference, "torch": lambda: torch_form, "native": _native}
 )
 
 

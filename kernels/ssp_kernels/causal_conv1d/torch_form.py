@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ssp_kernels.causal_conv1d.reference import step
 
-__all__ = ["forward", "step"]
+__all__ = ["forward", "last_inputs", "step"]
 
 
 def forward(
@@ -18,13 +18,16 @@ def forward(
         y_BLD = torch.addcmul(y_BLD, inputs_BLD[:, k : k + length], weight_DK[:, k])
     if bias_D is not None:
         y_BLD = y_BLD + bias_D
-    return y_BLD, _last_inputs(inputs_BLD, taps - 1, length, lengths_B)
+    return y_BLD, last_inputs(x_BLD, state_BDK, lengths_B)
 
 
-def _last_inputs(inputs_BLD: Tensor, count: int, length: int, lengths_B: Tensor | None) -> Tensor:
-    """The `count` inputs before each row's end, (B, D, count)."""
+def last_inputs(x_BLD: Tensor, state_BDK: Tensor, lengths_B: Tensor | None) -> Tensor:
+    """The K - 1 inputs before each row's end, (B, D, K - 1)."""
+    length, count = x_BLD.shape[1], state_BDK.shape[2]
     if lengths_B is None:
-        return inputs_BLD[:, length:].transpose(1, 2).contiguous()
+        latest_BLD = x_BLD[:, max(0, length - count) :]
+        return torch.cat([state_BDK[..., length:], latest_BLD.transpose(1, 2)], dim=-1)
+    inputs_BLD = torch.cat([state_BDK.transpose(1, 2), x_BLD], dim=1)
     positions_BK = lengths_B[:, None] + torch.arange(count, device=lengths_B.device)
     index = positions_BK[..., None].expand(-1, -1, inputs_BLD.shape[2])
     return inputs_BLD.gather(1, index).transpose(1, 2).contiguous()

@@ -9,13 +9,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ssp_kernels import native
-from ssp_kernels.native import pointer
 from ssp_kernels.selective_scan import torch_form
 from ssp_kernels.selective_scan.arguments import consistent, needs_grad
 
 _SEGMENT = 32  # kSegment of the C++ file
 _GROUP = 16  # kGroup
-_SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 
 
 def library() -> ctypes.CDLL:
@@ -27,7 +25,7 @@ def forward(
     x_BLD: Tensor, dt_BLD: Tensor, A_DN: Tensor, B_BLN: Tensor, C_BLN: Tensor, state_BDN: Tensor
 ) -> tuple[Tensor, Tensor]:
     arguments = (x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, state_BDN)
-    if not _supported(*arguments):
+    if not native.supported(*arguments):
         return torch_form.forward(*arguments)
     assert consistent(*arguments)
     x, dt, A, B, C, state = (t.contiguous() for t in arguments)
@@ -41,18 +39,16 @@ def step(
     x_BD: Tensor, dt_BD: Tensor, A_DN: Tensor, B_BN: Tensor, C_BN: Tensor, state_BDN: Tensor, out: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     arguments = (x_BD, dt_BD, A_DN, B_BN, C_BN, state_BDN)
-    if needs_grad(*arguments) or not _supported(*arguments):
+    if needs_grad(*arguments) or not native.supported(*arguments):
         return torch_form.step(*arguments, out)
     assert consistent(*arguments)
     x, dt, A, B, C = (t.contiguous() for t in arguments[:-1])
-    state = _rows_contiguous(state_BDN)
-    new = torch.empty_like(state, memory_format=torch.contiguous_format) if out is None else _rows_contiguous(out)
+    state = native.rows_contiguous(state_BDN)
+    new = torch.empty_like(state, memory_format=torch.contiguous_format) if out is None else native.rows_contiguous(out)
     assert (new.shape, new.dtype) == (state.shape, state.dtype)
     y = torch.empty_like(x)
-    _call(
-        "step", x, *state.shape, *map(pointer, (x, dt, A, B, C)),
-        pointer(state), state.stride(0), pointer(new), new.stride(0), pointer(y),
-    )  # fmt: skip
+    rows = (state, state.stride(0), new, new.stride(0))
+    native.call(library(), "step", x, *state.shape, x, dt, A, B, C, *rows, y)
     return y, new if out is None or new is out else out.copy_(new)
 
 
@@ -74,9 +70,8 @@ class _Scan(torch.autograd.Function):
         gA = x.new_zeros(batch, features, states)
         gB, gC = x.new_zeros(2, -(-features // _GROUP), batch, length, states)
         outputs = (gx, gdt, gA, gB, gC, ginitial)
-        _call(
-            "backward", x, batch, length, features, states, *map(pointer, (x, dt, A, B, C, kept, gy, gfinal, *outputs))
-        )
+        sizes = (batch, length, features, states)
+        native.call(library(), "backward", x, *sizes, x, dt, A, B, C, kept, gy, gfinal, *outputs)
         return gx, gdt, gA.sum(0), gB.sum(0), gC.sum(0), ginitial
 
 
@@ -84,20 +79,5 @@ def _run_forward(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor, kept: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     y, final = torch.empty_like(x), torch.empty_like(state)
-    _call("forward", x, *x.shape, A.shape[1], *map(pointer, (x, dt, A, B, C, state, y, final, kept)))
+    native.call(library(), "forward", x, *x.shape, A.shape[1], x, dt, A, B, C, state, y, final, kept)
     return y, final
-
-
-def _supported(*tensors: Tensor) -> bool:
-    first = tensors[0]
-    return first.dtype in _SUFFIX and all(t.dtype == first.dtype and t.device.type == "cpu" for t in tensors)
-
-
-def _rows_contiguous(state: Tensor) -> Tensor:
-    """The state itself if each of its rows is contiguous, as those of a pool are; else a copy."""
-    return state if state[:1].is_contiguous() else state.contiguous()
-
-
-def _call(function: str, like: Tensor, *arguments: int | ctypes.c_void_p) -> None:
-    entry = getattr(library(), f"{function}_{_SUFFIX[like.dtype]}")
-    entry(*(ctypes.c_int64(a) if isinstance(a, int) else a for a in arguments))

@@ -1,0 +1,203 @@
+"""A small random language model, and an engine around it that a test can drive and watch."""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence as Ids
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from ssp_runtime.engine.engine import EngineConfig
+from ssp_runtime.engine.generator import GenerationLimits, Generator
+from ssp_runtime.engine.observer import Observer
+from ssp_runtime.engine.sampling_params import SamplingParams
+from ssp_runtime.engine.scheduler import SchedulerConfig
+from ssp_runtime.engine.sequence import Call, Progress, Sequence
+from ssp_runtime.formats.artifact import Artifact, Description
+from ssp_runtime.formats.convert import to_recurrent
+from ssp_runtime.mixers.mamba import MambaConfig
+from ssp_runtime.mixers.s4d import S4DConfig
+from ssp_runtime.models.config import BlockConfig, LanguageModelHeadConfig, ModelConfig, TokenEmbeddingConfig
+from ssp_runtime.models.model import LanguageModel
+from ssp_runtime.sessions.manager import SessionLimits, SessionManager
+from ssp_runtime.sessions.session import Session
+from ssp_runtime.tokenizers import ByteTokenizer
+
+PATIENCE = 30.0  # seconds; every wait has a bound
+TIE = 1e-4  # greedy tokens may differ where the two best logits are closer
+
+CONFIG = ModelConfig(
+    d_model=32,
+    embedding=TokenEmbeddingConfig(vocab_size=256),
+    layers=(BlockConfig(mixer=MambaConfig()), BlockConfig(mixer=MambaConfig(ssp=S4DConfig()))),
+    head=LanguageModelHeadConfig(tied=False),
+)
+
+
+@cache
+def tiny_model() -> LanguageModel:
+    """Random and in recurrent form; its logits are spread enough to make greedy texts varied."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LanguageModel(CONFIG)
+        model.backbone.embedding.weight.data.normal_()
+        model.lm_head.weight.data *= 4
+    to_recurrent(model)
+    return model
+
+
+@torch.inference_mode()
+def greedy(prompt: Ids[int], count: int) -> tuple[list[int], list[float]]:
+    """The greedy continuation, one step at a time and without an engine; and how far apart the two best logits were."""
+    model, tokens, gaps = tiny_model(), [*prompt], []
+    state = model.initial_state(1)
+    for token in prompt:
+        logits_BV, state = model.step(torch.tensor([token]), state)
+    for _ in range(count):
+        best = logits_BV[0].topk(2)
+        tokens.append(int(best.indices[0]))
+        gaps.append(float(best.values[0] - best.values[1]))
+        logits_BV, state = model.step(torch.tensor([tokens[-1]]), state)
+    return tokens[len(prompt) :], gaps
+
+
+def assert_greedy(tokens: Ids[int], prompt: Ids[int]) -> None:
+    """The tokens are the greedy continuation, up to a near tie, which is printed."""
+    expected, gaps = greedy(prompt, len(tokens))
+    for at, (token, wanted, gap) in enumerate(zip(tokens, expected, gaps, strict=True)):
+        if token != wanted:
+            assert gap < TIE, f"token {at} is {token}, not {wanted}: {list(tokens)} against {expected}"
+            print(f"near tie at token {at}: {gap:.1e}")
+            return
+
+
+class Hooks(Observer):
+    """Lets a test act in the engine's thread, at exactly one moment."""
+
+    def __init__(self) -> None:
+        self.on_prefilled: Callable[[int], object] = lambda tokens: None
+        self.on_token: Callable[[Call], object] = lambda call: None
+        self.rows: list[int] = []
+        self.spills = self.restores = 0
+
+    def stepped(self, rows: int, seconds: float) -> None:  # noqa: ARG002
+        self.rows.append(rows)
+
+    def prefilled(self, tokens: int, seconds: float) -> None:  # noqa: ARG002
+        self.on_prefilled(tokens)
+
+    def token_generated(self, call: Call, since_last: float | None) -> None:  # noqa: ARG002
+        self.on_token(call)
+
+    def spilled(self) -> None:
+        self.spills += 1
+
+    def restored(self, seconds: float) -> None:  # noqa: ARG002
+        self.restores += 1
+
+
+class Driver:
+    """An engine in its thread, with sessions over it. What a call computes stays unread until `finish` reads it."""
+
+    def __init__(self, *, limits: GenerationLimits, session_limits: SessionLimits, config: EngineConfig) -> None:
+        self.hooks = Hooks()
+        self._news = threading.Condition()
+        self._taken: defaultdict[Call, list[Progress]] = defaultdict(list)
+        description = Description(model=CONFIG, form="recurrent", tokenizer=ByteTokenizer())
+        artifact = Artifact(description=description, model=tiny_model(), fingerprint="")
+        self.generator = Generator("tiny", artifact, config, limits, deliver=self._deliver, observer=self.hooks)
+        self.engine, self.sessions = self.generator.engine, SessionManager(session_limits)
+
+    def sequence(self) -> Sequence:
+        return self.generator.new_sequence(kept=True)
+
+    def open(self) -> Session:
+        return self.sessions.open(self.generator)
+
+    def submit(self, sequence: Sequence, prompt: Ids[int] = (), **sampling: Any) -> Call:
+        call = self.generator.new_call(sequence, prompt, params(**sampling))
+        self.generator.submit(call)
+        return call
+
+    def start(self, session: Session, prompt: Ids[int] = (), *, request_id: str = "", **sampling: Any) -> Call:
+        return self.sessions.start(session, prompt, params(**sampling), request_id=request_id)
+
+    def append(self, session: Session, prompt: Ids[int], *, request_id: str = "") -> Call:
+        return self.ended(self.sessions.start(session, prompt, None, request_id=request_id))
+
+    def complete(self, owner: Sequence | Session, prompt: Ids[int] = (), **sampling: Any) -> list[int]:
+        """Runs a call to its end; its tokens."""
+        begin = self.start if isinstance(owner, Session) else self.submit
+        return self.finish(begin(owner, prompt, **sampling))  # type: ignore[operator]  # both take their owner
+
+    def finish(self, *calls: Call) -> list[int]:
+        """Reads the calls to their ends; the tokens of the last."""
+        self.wait(lambda: all([self._read(call) for call in calls]))
+        return self.tokens(calls[-1])
+
+    def ended(self, call: Call) -> Call:
+        """Waits for a call's end without reading it."""
+        self.wait(lambda: call.finish_reason is not None)
+        return call
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        """Until the condition holds; it is looked at whenever the engine has delivered something."""
+        with self._news:
+            assert self._news.wait_for(condition, PATIENCE), "the engine did not get there"
+
+    def settle(self) -> None:
+        """Until the engine has done all it was told so far."""
+        self.complete(self.generator.new_sequence(kept=False), [1], max_tokens=1)
+
+    def tokens(self, call: Call) -> list[int]:
+        """What was read of a call."""
+        return [token for progress in self._taken[call] for token in progress.token_ids]
+
+    def text(self, call: Call) -> str:
+        return "".join(progress.text for progress in self._taken[call])
+
+    def _read(self, call: Call) -> bool:
+        ended = call.finish_reason is not None
+        self._taken[call] += call.take(1_000_000)
+        self.engine.wake()
+        return ended
+
+    def _deliver(self, _: list[Call]) -> None:
+        with self._news:
+            self._news.notify_all()
+
+
+def params(**given: Any) -> SamplingParams:
+    return SamplingParams(**{"temperature": 0.0, "ignore_eos": True, "max_tokens": 12} | given)
+
+
+@contextmanager
+def driver(
+    *,
+    slots: int = 8,
+    piece: int = 2048,
+    max_ahead: int = 32,
+    stall_seconds: float = 60.0,
+    limits: GenerationLimits | None = None,
+    session_limits: SessionLimits | None = None,
+    start: bool = True,
+) -> Iterator[Driver]:
+    """An engine whose prompts are folded in pieces of exactly `piece` tokens."""
+    config = EngineConfig(
+        num_slots=slots,
+        max_ahead=max_ahead,
+        stall_seconds=stall_seconds,
+        scheduler=SchedulerConfig(min_piece=piece, max_piece=piece),
+    )
+    made = Driver(
+        limits=limits or GenerationLimits(), session_limits=session_limits or SessionLimits(), config=config
+    )
+    if start:
+        made.engine.start()
+    try:
+        yield made
+    finally:
+        if not start:
+            made.engine.start()
+        made.engine.stop()

@@ -1,0 +1,111 @@
+"""A call's two ends: what the engine folds, and what its reader takes."""
+
+from collections.abc import Sequence as Ids
+
+import pytest
+from ssp_runtime.engine.sampling_params import SamplingParams
+from ssp_runtime.engine.sequence import PENALTY_WINDOW, Call, FinishReason, Progress, Sequence
+from ssp_runtime.tokenizers import ByteTokenizer
+
+
+def sequence(folded: int = 0, pending: int | None = None) -> Sequence:
+    made = Sequence(ByteTokenizer().detokenizer(), kept=True)
+    made.folded, made.pending = folded, pending
+    return made
+
+
+def admitted(owner: Sequence, prompt: Ids[int], *, folded: int) -> Call:
+    """A call that has folded so many tokens."""
+    call = Call(owner, prompt, SamplingParams())
+    call.admitted = 0.0
+    call.take_in()
+    call.todo = call.todo[folded:]
+    owner.folded += folded
+    return call
+
+
+def progress(*tokens: int, finish_reason: FinishReason | None = None) -> Progress:
+    return Progress(position=0, token_ids=tokens, finish_reason=finish_reason)
+
+
+def tokens(taken: Ids[Progress]) -> list[int]:
+    return [token for part in taken for token in part.token_ids]
+
+
+@pytest.fixture
+def call() -> Call:
+    made = Call(sequence(), [1], SamplingParams())
+    for token in range(5):
+        made.put(progress(token))
+    return made
+
+
+def test_take_gives_what_came_in_order_and_once(call: Call) -> None:
+    assert call.num_unread == 5
+    assert tokens(call.take(2)) == [0, 1] and call.num_unread == 3
+    assert tokens(call.take(100)) == [2, 3, 4]
+    assert call.take(100) == [] and call.num_unread == 0
+
+
+def test_what_could_not_be_delivered_comes_again_first(call: Call) -> None:
+    taken = call.take(3)
+    call.put(progress(5))
+    call.put_back(taken)
+    assert tokens(call.undelivered()) == [0, 1, 2, 3, 4, 5]
+    assert tokens(call.take(100)) == [0, 1, 2, 3, 4, 5]
+
+
+def test_history_keeps_everything(call: Call) -> None:
+    call.take(3)
+    assert tokens(call.history) == [0, 1, 2, 3, 4]
+
+
+def test_a_call_has_finished_once_its_last_progress_is_there(call: Call) -> None:
+    assert call.finish_reason is None
+    call.put(progress(5, finish_reason=FinishReason.LENGTH))
+    assert call.finish_reason is FinishReason.LENGTH
+
+
+@pytest.mark.parametrize(
+    ("before", "folded", "position", "pending", "left"),
+    [
+        ((0, None), 0, 0, None, [1, 2, 3, 4]),  # new, nothing folded: as if never called
+        ((0, None), 2, 3, 3, [4]),  # the next token becomes the pending one
+        ((0, None), 3, 4, 4, []),
+        ((0, 9), 0, 1, 9, [1, 2, 3, 4]),  # the token that was pending still is
+        ((0, 9), 1, 2, 1, [2, 3, 4]),
+        ((7, 9), 0, 8, 9, [1, 2, 3, 4]),
+        ((7, 9), 3, 11, 3, [4]),
+    ],
+)
+def test_give_back_leaves_the_sequence_where_folding_stopped(
+    before: tuple[int, int | None], folded: int, position: int, pending: int | None, left: list[int]
+) -> None:
+    owner = sequence(*before)
+    call = admitted(owner, [1, 2, 3, 4], folded=folded)
+    call.give_back()
+    assert (owner.position, owner.pending, list(call.prompt)) == (position, pending, left)
+    assert [token for token, _ in owner.recent] == [1, 2, 3, 4][: 4 - len(left)]
+
+
+def test_giving_back_a_call_that_was_never_admitted_changes_nothing() -> None:
+    owner = sequence(7, 9)
+    call = Call(owner, [1, 2], SamplingParams())
+    call.give_back()
+    assert (owner.position, owner.pending, call.prompt) == (8, 9, (1, 2))
+
+
+def test_the_penalty_window_after_a_cut_ends_where_folding_stopped() -> None:
+    owner, prompt = sequence(), [token % 251 for token in range(3 * PENALTY_WINDOW)]
+    call = admitted(owner, prompt, folded=2 * PENALTY_WINDOW)
+    call.give_back()
+    consumed = prompt[: 2 * PENALTY_WINDOW + 1]
+    assert [token for token, _ in owner.recent] == consumed[-PENALTY_WINDOW:]
+
+
+def test_the_position_never_goes_back_while_a_prompt_is_folded() -> None:
+    owner = sequence(7, 9)
+    owner.committed_position = owner.position
+    call = Call(owner, [1, 2], SamplingParams())
+    call.take_in()
+    assert owner.position >= owner.committed_position == 8
