@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.utils.benchmark import Timer
 
 BASELINE = "torch"
+ONLY_ON = {"native": "cpu", "triton": "cuda"}
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+Prepare = Callable[[SelectiveScanForm, Inputs], Callable[[], object]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,31 +37,31 @@ def main(options: Options) -> None:
     forms = dict(_available(options))
     print(f"selective_scan on {options.device}, {options.features} features x {options.states} states, float32")
     print("".join(f"{title:>24}" for title in ("", *forms)))
-    for title, work in _rows(options):
-        seconds = {name: _median(work(form), options) for name, form in forms.items()}
+    for title, prepare, given in _rows(options):
+        seconds = {name: _median(prepare(form, given), options) for name, form in forms.items()}
         cells = (_cell(seconds[name], seconds.get(BASELINE)) for name in forms)
         print("".join(f"{cell:>24}" for cell in (title, *cells)), flush=True)
 
 
 def _available(options: Options) -> Iterator[tuple[str, SelectiveScanForm]]:
+    kind = torch.device(options.device).type
     for name in options.forms:
         try:
             form = OPERATOR.form(name)
         except Unavailable as reason:
             print(f"without {name}: {reason}")
             continue
-        if (name == "native") <= (options.device == "cpu") and (name == "triton") <= (options.device != "cpu"):
+        if ONLY_ON.get(name, kind) == kind:  # elsewhere it is the torch form by another name
             yield name, form
 
 
-def _rows(options: Options) -> Iterator[tuple[str, Callable[[SelectiveScanForm], Callable[[], object]]]]:
+def _rows(options: Options) -> Iterator[tuple[str, Prepare, Inputs]]:
     for length in options.lengths:
         given = _inputs(options, options.batch, length)
-        yield f"forward, L = {length}", lambda form, given=given: lambda: form.forward(*given)  # type: ignore[misc]
-        yield f"with backward, L = {length}", lambda form, given=given: _training(form, given)  # type: ignore[misc]
+        yield f"forward, L = {length}", _forward, given
+        yield f"with backward, L = {length}", _training, given
     for batch in options.step_batches:
-        given = _inputs(options, batch, 1)
-        yield f"step, {batch} rows", lambda form, given=given: _stepping(form, given)  # type: ignore[misc]
+        yield f"step, {batch} rows", _stepping, _inputs(options, batch, 1)
 
 
 def _inputs(options: Options, batch: int, length: int) -> Inputs:
@@ -71,6 +73,10 @@ def _inputs(options: Options, batch: int, length: int) -> Inputs:
     x, dt = normal(batch, length, options.features), 0.01 * normal(batch, length, options.features).exp()
     A, state = -normal(options.features, options.states).exp(), normal(batch, options.features, options.states)
     return x, dt, A, normal(batch, length, options.states), normal(batch, length, options.states), state
+
+
+def _forward(form: SelectiveScanForm, given: Inputs) -> Callable[[], object]:
+    return lambda: form.forward(*given)
 
 
 def _training(form: SelectiveScanForm, given: Inputs) -> Callable[[], object]:

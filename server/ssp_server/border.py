@@ -10,7 +10,7 @@ import asyncio
 import hmac
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Border:
     """`token` None lets everybody in."""
 
     token: str | None
     metrics: Metrics
+    calls_under_way: int = field(default=0, init=False)
 
     def handler(self, service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
         """gRPC's handler for a service, its calls answered by the servicer's methods of the same names.
@@ -55,6 +56,7 @@ class Border:
     def _unary(self, method: MethodDescriptor, answer: Callable[[Message], Awaitable[Message]]) -> Any:
         async def handle(data: bytes, context: Context) -> Message:
             started = time.monotonic()
+            self.calls_under_way += 1
             try:
                 request = await self._admit(method, data, context)
                 response = await answer(request)
@@ -62,6 +64,8 @@ class Border:
                 return response
             except Exception as error:
                 await self._abort(method, error, context, started)
+            finally:
+                self.calls_under_way -= 1
 
         return handle
 
@@ -69,6 +73,7 @@ class Border:
         async def handle(data: bytes, context: Context) -> AsyncIterator[Message]:
             started = time.monotonic()
             responses = None
+            self.calls_under_way += 1
             try:
                 responses = answer(await self._admit(method, data, context))
                 async for response in responses:
@@ -80,6 +85,7 @@ class Border:
             except Exception as error:
                 await self._abort(method, error, context, started)
             finally:
+                self.calls_under_way -= 1
                 if responses is not None:
                     await responses.aclose()  # type: ignore[attr-defined]  # an async generator
 

@@ -136,9 +136,9 @@ class ModelMetrics(Observer):
             folded = call.decoding_since - call.submitted
             self._metrics.prefill.labels(model).observe(folded - queued)
             self._metrics.decode.labels(model).observe(end - folded)
-            if call.num_generated > 1:
-                per_token = (end - folded) / call.num_generated
-                self._metrics.time_per_output_token.labels(model).observe(per_token)
+        if call.first_token_at is not None and call.last_token_at is not None and call.num_generated > 1:
+            per_token = (call.last_token_at - call.first_token_at) / (call.num_generated - 1)
+            self._metrics.time_per_output_token.labels(model).observe(per_token)
 
     def spilled(self) -> None:
         self._metrics.spills.labels(self._model).inc()

@@ -13,7 +13,8 @@ from ssp_runtime.errors import InvalidRequest
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkOptions:
-    """A chunk is sent when `max_tokens` wait or the oldest is `max_delay` seconds old; the first token goes at once."""
+    """A chunk is sent when `max_tokens` wait, or as many as the engine runs ahead, or when the oldest is `max_delay`
+    seconds old; the first token goes at once."""
 
     max_tokens: int = 8
     max_delay: float = 0.02
@@ -24,8 +25,8 @@ def chunk_options(message: generation_pb2.StreamOptions) -> ChunkOptions:
     milliseconds = message.max_chunk_delay_ms if message.HasField("max_chunk_delay_ms") else 20
     if not 1 <= tokens <= 1024:
         raise InvalidRequest(f"max_chunk_tokens must be in [1, 1024], not {tokens}")
-    if milliseconds > 10_000:
-        raise InvalidRequest(f"max_chunk_delay_ms must be in [0, 10000], not {milliseconds}")
+    if milliseconds > 60_000:
+        raise InvalidRequest(f"max_chunk_delay_ms must be in [0, 60000], not {milliseconds}")
     return ChunkOptions(max_tokens=tokens, max_delay=milliseconds / 1000)
 
 
@@ -125,7 +126,7 @@ class Reader:
             taken = self.call.take(self._options.max_tokens)
             if taken:
                 break
-        self._enough = self._options.max_tokens
+        self._enough = min(self._options.max_tokens, self._engine.max_ahead)  # there it pauses
         if self.call.num_unread:
             self.told()
         self._engine.wake()

@@ -71,9 +71,9 @@ class Server:
 
     async def __aexit__(self, *_: object) -> None:
         await self._drain()
-        await self._grpc.stop(grace=1.0)
         for served in self._registry.all():
             (served.engine if isinstance(served, Generator) else served).stop()
+        await self._grpc.stop(grace=1.0)
         log.info("stopped")
 
     async def wait(self) -> None:
@@ -87,6 +87,7 @@ class Server:
         started = time.monotonic()
         artifact = load(folder)
         artifact.model.to(self._config.device)
+        artifact.warm_up()
         served = self._serve(name, artifact)
         log.info("loaded", model=name, seconds=round(time.monotonic() - started, 3), fingerprint=artifact.fingerprint)
         return served
@@ -122,7 +123,7 @@ class Server:
         return measure
 
     def _build(self) -> grpc.aio.Server:
-        border = Border(token=self._config.token(), metrics=self._metrics)
+        self._border = Border(token=self._config.token(), metrics=self._metrics)
         services = {
             "Generation": GenerationService(registry=self._registry, sessions=self._sessions, readers=self._readers),
             "Sessions": SessionsService(registry=self._registry, sessions=self._sessions, readers=self._readers),
@@ -130,7 +131,7 @@ class Server:
             "Models": ModelsService(registry=self._registry, max_message_bytes=self._config.limits.max_message_bytes),
         }
         server = grpc.aio.server(options=_options(self._config.limits.max_message_bytes))
-        handlers = [border.handler(_SERVICES[name], service) for name, service in services.items()]
+        handlers = [self._border.handler(_SERVICES[name], service) for name, service in services.items()]
         server.add_generic_rpc_handlers(tuple(handlers))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = [descriptor.full_name for descriptor in _SERVICES.values()]
@@ -168,8 +169,7 @@ class Server:
         self._registry.draining = True
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         deadline = time.monotonic() + self._config.drain_seconds
-        engines = [served.engine for served in self._registry.all() if isinstance(served, Generator)]
-        while time.monotonic() < deadline and any(engine.num_running + engine.num_waiting for engine in engines):
+        while time.monotonic() < deadline and self._border.calls_under_way:
             await asyncio.sleep(0.05)
 
 

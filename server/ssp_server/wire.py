@@ -92,7 +92,7 @@ def session_info(session: Session, generator: Generator) -> sessions_pb2.Session
 
 
 def usage(call: Call) -> common_pb2.Usage:
-    completion = sum(len(progress.token_ids) for progress in call.history)
+    completion = sum(len(progress.token_ids) for progress in call.history) if call.params is not None else 0
     return common_pb2.Usage(
         prompt_tokens=call.num_prompt_tokens, completion_tokens=completion, cached_tokens=call.cached_tokens
     )

@@ -1,9 +1,10 @@
 """Classification of many sequences from many callers, in batches of like length, in a thread of its own."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from ssp_runtime.engine.sampling_params import check_ids
 from ssp_runtime.errors import Draining, Exhausted, InvalidRequest
 from ssp_runtime.formats.artifact import Artifact
-from ssp_runtime.models.config import NumberEmbeddingConfig
+from ssp_runtime.models.config import NumberEmbeddingConfig, TokenEmbeddingConfig
 
 Row = list[int] | np.ndarray  # token ids, or numbers (L, d_input)
 
@@ -48,6 +49,7 @@ class BatchClassifier:
     def __init__(self, name: str, artifact: Artifact, config: ClassifierConfig, measure: Measure | None = None) -> None:
         self.name, self.artifact, self.config = name, artifact, config
         self._model, self._measure = artifact.classifier, measure
+        self._device = next(self._model.parameters()).device
         self._queue: list[tuple[_Request, int]] = []
         self._wake = threading.Condition()
         self._stopping = False
@@ -94,7 +96,11 @@ class BatchClassifier:
         if isinstance(row, np.ndarray):
             self._check_numbers(i, row, embedding)
         else:
-            check_ids(row, embedding.vocab_size)  # type: ignore[union-attr]  # not numbers, as checked above
+            assert isinstance(embedding, TokenEmbeddingConfig)
+            try:
+                check_ids(row, embedding.vocab_size)
+            except InvalidRequest as error:
+                raise InvalidRequest(f"sequence {i}: {error}") from error
 
     def _check_numbers(self, i: int, row: np.ndarray, embedding: object) -> None:
         assert isinstance(embedding, NumberEmbeddingConfig)
@@ -108,9 +114,8 @@ class BatchClassifier:
         with torch.inference_mode():
             while batch := self._next_batch():
                 self._run(batch)
-        for request, _ in self._queue:
-            if not request.future.done():
-                request.future.set_exception(Draining("the model is being unloaded"))
+        for request in {request for request, _ in self._queue}:
+            _fail(request, Draining("the model is being unloaded"))
 
     def _next_batch(self) -> list[tuple[_Request, int]]:
         """The shortest waiting sequences that fit into one batch; none when stopping."""
@@ -133,11 +138,10 @@ class BatchClassifier:
         started = time.monotonic()
         rows = [request.rows[i] for request, i in batch]
         try:
-            logits = self._model(*_padded(rows)).float().cpu()
+            logits = self._model(*_padded(rows, self._device)).float().cpu()
         except Exception as error:  # the callers must hear of it, and the thread must live on
-            for request, _ in batch:
-                if not request.future.done():
-                    request.future.set_exception(error)
+            for request in {request for request, _ in batch}:
+                _fail(request, error)
             return
         for (request, i), row in zip(batch, logits, strict=True):
             request.logits[i] = row
@@ -148,7 +152,14 @@ class BatchClassifier:
             self._measure(len(rows), sum(map(len, rows)), time.monotonic() - started)
 
 
-def _padded(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+def _fail(request: _Request, error: Exception) -> None:
+    """Tells a request's caller, unless it has been told already or is gone."""
+    with contextlib.suppress(InvalidStateError):
+        request.future.set_exception(error)
+
+
+def _padded(rows: Sequence[Row], device: torch.device) -> tuple[Tensor, Tensor]:
     """Inputs (B, L) or (B, L, d_input), padded on the right with zeros, and lengths (B,)."""
     tensors = [torch.as_tensor(row, dtype=torch.float32 if isinstance(row, np.ndarray) else torch.long) for row in rows]
-    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True), torch.tensor([len(row) for row in rows])
+    padded = torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True)
+    return padded.to(device), torch.tensor([len(row) for row in rows], device=device)

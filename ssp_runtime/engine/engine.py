@@ -16,7 +16,7 @@ from ssp_runtime.engine.sampling import Draw, sample
 from ssp_runtime.engine.scheduler import Scheduler, SchedulerConfig
 from ssp_runtime.engine.sequence import Call, FinishReason, Progress, Sequence
 from ssp_runtime.engine.state_pool import StatePool
-from ssp_runtime.errors import SSPError
+from ssp_runtime.errors import Draining, SSPError
 from ssp_runtime.models.model import LanguageModel
 
 
@@ -61,7 +61,7 @@ class Engine:
         self._paused: list[Call] = []  # the reader lags
         self._inbox: list[Callable[[], None]] = []
         self._wake = threading.Condition()
-        self._stopping = False
+        self._woken = self._stopping = False
         self._news: list[Call] = []  # calls with something to read, told once a round
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
@@ -77,22 +77,30 @@ class Engine:
 
     @property
     def num_waiting(self) -> int:
-        return len(self._waiting) + len(self._folding)
+        return len(self._inbox) + len(self._waiting) + len(self._folding)
+
+    @property
+    def max_ahead(self) -> int:
+        return self._config.max_ahead
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
         """Ends every call at its last token and the thread after them."""
-        self._stopping = True
-        self.wake()
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
         self._thread.join()
 
     def submit(self, call: Call) -> None:
-        """Queues a call; its sequence must have no other under way."""
+        """Queues a call; its sequence must have no other under way. Raises `Draining` once the engine stops."""
         assert call.sequence.call is None
-        call.sequence.call = call
-        self._post(lambda: self._waiting.append(call))
+        with self._wake:
+            if self._stopping:
+                raise Draining("the model is being unloaded")
+            call.sequence.call = call
+            self._post(lambda: self._waiting.append(call))
 
     def discard(self, sequence: Sequence) -> None:
         """Frees what a sequence holds; a call under way on it is cancelled."""
@@ -101,6 +109,7 @@ class Engine:
     def wake(self) -> None:
         """Makes the engine look again: a call was cancelled, or a reader caught up."""
         with self._wake:
+            self._woken = True
             self._wake.notify()
 
     def _post(self, command: Callable[[], None]) -> None:
@@ -115,15 +124,21 @@ class Engine:
         with torch.inference_mode():
             while not self._stopping:
                 with self._wake:
-                    if not (self._inbox or self._has_work()):
+                    if not (self._inbox or self._woken or self._stopping or self._has_work()):
                         self._wake.wait(timeout=1.0)
-                    commands, self._inbox = self._inbox, []
-                for command in commands:
-                    command()
+                    self._woken = False
+                self._obey()
                 self._round()
+        self._obey()
         for call in self._calls():
             self._finish(call, FinishReason.ABORT)
         self._tell()
+
+    def _obey(self) -> None:
+        with self._wake:
+            commands, self._inbox = self._inbox, []
+        for command in commands:
+            command()
 
     def _has_work(self) -> bool:
         return bool(self._folding or self._pool.num_running or any(self._may_resume(call) for call in self._paused))
@@ -156,8 +171,9 @@ class Engine:
     def _resume(self) -> None:
         for call in list(self._paused):
             if self._may_resume(call):
-                self._paused.remove(call)
-                self._pool.run(call.sequence)
+                if self._make_room(call.sequence):
+                    self._paused.remove(call)
+                    self._pool.run(call.sequence)
             elif time.monotonic() - call.last_read > self._config.stall_seconds:
                 self._finish(call, FinishReason.ABORT)
 
@@ -186,11 +202,13 @@ class Engine:
         return True
 
     def _spill_one(self) -> bool:
-        """Moves the longest idle sequence to host memory."""
-        idle = [owner for owner in self._pool.owners() if isinstance(owner, Sequence) and owner.call is None]
-        if not idle:
+        """Moves the longest unused sequence to host memory: an idle one, or one whose call waits behind the one that
+        needs its slot, or for its reader."""
+        sequences = [owner for owner in self._pool.owners() if isinstance(owner, Sequence)]
+        unused = [sequence for sequence in sequences if not sequence.at_work or sequence.call in self._paused]
+        if not unused:
             return False
-        oldest = min(idle, key=lambda sequence: sequence.last_used)
+        oldest = min(unused, key=lambda sequence: (sequence.call is not None, sequence.last_used))
         oldest.spilled = self._pool.spill(oldest)
         self._observer.spilled()
         return True
@@ -200,7 +218,10 @@ class Engine:
         plan = self._scheduler.prefill(self._folding, streams=self._pool.num_running)
         for call, count in plan:
             assert isinstance(call, Call)
-            tokens += self._fold(call, min(count, len(call.todo) - 1))
+            try:
+                tokens += self._fold(call, min(count, len(call.todo) - 1))
+            except Exception as error:  # its caller must hear of it, and the thread must live on
+                self._finish(call, FinishReason.ERROR, error)
             if len(call.todo) == 1:
                 self._begin_decoding(call)
         if tokens:
@@ -221,9 +242,7 @@ class Engine:
 
     def _begin_decoding(self, call: Call) -> None:
         self._folding.remove(call)
-        (call.sequence.pending,) = call.todo
-        call.todo = []
-        call.decoding_since = time.monotonic()
+        call.begin_decoding()
         if call.params is None:
             self._finish(call, FinishReason.LENGTH)
         else:
@@ -232,20 +251,29 @@ class Engine:
     def _decode(self) -> None:
         """One token for every running sequence."""
         started = time.monotonic()
-        sequences = [owner for owner in self._pool.running_owners() if isinstance(owner, Sequence)]
-        state = self._pool.running()
-        ids_B = torch.tensor([sequence.pending for sequence in sequences], device=self._model.lm_head.weight.device)
-        logits_BV, _ = self._model.step(ids_B, state, out=state)
-        corrupt = (~torch.isfinite(logits_BV).all(-1)).tolist()
-        calls = [self._call_of(sequence) for sequence in sequences]
-        tokens = sample(logits_BV, [self._draw(call) for call in calls])
+        calls = [self._call_of(owner) for owner in self._pool.running_owners()]
+        try:
+            tokens = self._step(calls)
+        except Exception as error:  # what the states hold now nobody knows
+            for call in calls:
+                self._finish(call, FinishReason.ERROR, error)
+            return
         self._observer.stepped(len(calls), time.monotonic() - started)
-        for call, token, bad in zip(calls, tokens, corrupt, strict=True):
-            if bad:
+        for call, token in zip(calls, tokens, strict=True):
+            if token is None:
                 error = StateCorrupt("the state of this session holds NaN or infinite values")
                 self._finish(call, FinishReason.ERROR, error)
             else:
                 self._advance(call, token)
+
+    def _step(self, calls: list[Call]) -> list[int | None]:
+        """The next token of each running call, in slot order; None where the state is corrupt."""
+        state = self._pool.running()
+        ids_B = torch.tensor([call.sequence.pending for call in calls], device=self._model.lm_head.weight.device)
+        logits_BV, _ = self._model.step(ids_B, state, out=state)
+        sound_B = torch.isfinite(logits_BV).all(-1).tolist()
+        tokens = sample(logits_BV, [self._draw(call) for call in calls])
+        return [token if sound else None for token, sound in zip(tokens, sound_B, strict=True)]
 
     def _draw(self, call: Call) -> Draw:
         sequence, params = call.sequence, call.params
@@ -289,6 +317,7 @@ class Engine:
     def _time_token(self, call: Call) -> None:
         now = time.monotonic()
         self._observer.token_generated(call, None if call.last_token_at is None else now - call.last_token_at)
+        call.first_token_at = call.first_token_at or now
         call.last_token_at = now
 
     def _finish(
@@ -308,15 +337,17 @@ class Engine:
         self._pool.rest(sequence)
         sequence.call = None
         sequence.last_used = time.time()
-        sequence.version += 1
-        sequence.committed_position = sequence.position
+        if sequence.position != sequence.committed_position:
+            sequence.committed_position, sequence.version = sequence.position, sequence.version + 1
         sequence.broken = error is not None
         if not sequence.kept or sequence.broken:
             self._release(sequence)
         self._observer.finished(call, reason)
+        if reason is FinishReason.ABORT:
+            text = call.text.held
         last = Progress(position=sequence.position, token_ids=token_ids, text=text, finish_reason=reason, error=error)
         self._put(call, last)
-        call.finish_reason = reason  # after the last progress, which readers then find
+        self._woken = True  # its slot may be what another waits for
 
     def _put(self, call: Call, progress: Progress) -> None:
         call.put(progress)

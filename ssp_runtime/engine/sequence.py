@@ -4,7 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence as Ids
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from torch import Tensor
@@ -58,7 +58,14 @@ class Sequence:
 
     @property
     def position(self) -> int:
-        return self.folded + (self.pending is not None)
+        """Tokens taken in or generated. While a prompt is folded, what was pending is among the tokens to fold."""
+        return max(self.folded + (self.pending is not None), self.committed_position)
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a call on it has begun and not ended."""
+        call = self.call
+        return call is not None and call.admitted is not None
 
 
 class Call:
@@ -75,42 +82,60 @@ class Call:
         self.text = TextStream(sequence.detokenizer, params.stop if params else (), params.min_tokens if params else 0)
         self.num_generated = 0
         self.cached_tokens = sequence.position
-        self.finish_reason: FinishReason | None = None
         self.cancelled = threading.Event()
         self.submitted = self.last_read = time.monotonic()
         self.admitted: float | None = None
         self.decoding_since: float | None = None
+        self.first_token_at: float | None = None
         self.last_token_at: float | None = None
         self.history: list[Progress] = []  # all that was computed, for a retry
-        self._outbox: deque[Progress] = deque()
+        self._num_taken = 0
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        return self.history[-1].finish_reason if self.history else None
 
     def put(self, progress: Progress) -> None:
         self.history.append(progress)
-        self._outbox.append(progress)
 
     def take(self, max_tokens: int) -> list[Progress]:
         """What was computed since, up to that many tokens."""
         taken, tokens = [], 0
-        while self._outbox and tokens < max_tokens:
-            taken.append(self._outbox.popleft())
+        while self.num_unread and tokens < max_tokens:
+            taken.append(self.history[self._num_taken])
+            self._num_taken += 1
             tokens += len(taken[-1].token_ids)
         self.last_read = time.monotonic()
         return taken
 
     def put_back(self, taken: Ids[Progress]) -> None:
         """Undoes a `take` whose result could not be delivered."""
-        self._outbox.extendleft(reversed(taken))
+        self._num_taken -= len(taken)
 
     def undelivered(self) -> list[Progress]:
-        """Tokens that no reader took."""
-        return [progress for progress in self._outbox if progress.token_ids]
+        """Tokens and text that no reader took."""
+        return [progress for progress in self.history[self._num_taken :] if progress.token_ids or progress.text]
+
+    def repeated(self) -> "Call":
+        """A call that gives again what this one computed, and if it was cut short goes on to what it had left to do."""
+        cut, params = self.finish_reason is FinishReason.ABORT, self.params
+        if cut and params is not None:
+            done = self.num_generated
+            params = replace(
+                params, max_tokens=params.max_tokens - done, min_tokens=max(0, params.min_tokens - done)
+            )
+        call = Call(self.sequence, self.prompt if cut else (), params)
+        call.text, call.cached_tokens = self.text, self.cached_tokens
+        call.num_prompt_tokens = self.num_prompt_tokens
+        call.history = [progress for progress in self.history if not cut or progress.finish_reason is None]
+        return call
 
     def seconds_since_submitted(self) -> float:
         return time.monotonic() - self.submitted
 
     @property
     def num_unread(self) -> int:
-        return len(self._outbox)
+        return len(self.history) - self._num_taken
 
     def cancel(self) -> None:
         """Ends the call within one step; the sequence stays at the last computed token."""
@@ -121,17 +146,25 @@ class Call:
         sequence = self.sequence
         self.todo = [*([] if sequence.pending is None else [sequence.pending]), *self.prompt]
         sequence.pending = None
-        sequence.recent.extend((token, False) for token in self.prompt)
+
+    def begin_decoding(self) -> None:
+        """All but the last token are folded; that one is pending."""
+        (self.sequence.pending,) = self.todo
+        self.decoding_since = time.monotonic()
+        self._leave(())
 
     def give_back(self) -> None:
         """Leaves in `prompt` what was not folded, for a retry. The next token to fold becomes the pending one, so that
         the sequence can go on from here."""
         if self.admitted is None:
             return
-        todo, self.todo = self.todo, []
-        sequence = self.sequence
+        todo, sequence = self.todo, self.sequence
         if todo and (sequence.folded or len(todo) > len(self.prompt)):
             sequence.pending, todo = todo[0], todo[1:]
-        self.prompt = tuple(todo)
-        for _ in todo[: len(sequence.recent)]:
-            sequence.recent.pop()
+        self._leave(todo)
+
+    def _leave(self, rest: Ids[int]) -> None:
+        """Only the `rest` of the prompt is still to do."""
+        taken_in = self.prompt[: len(self.prompt) - len(rest)]
+        self.sequence.recent.extend((token, False) for token in taken_in)
+        self.prompt, self.todo = tuple(rest), []

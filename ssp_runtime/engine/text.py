@@ -29,6 +29,11 @@ class TextStream:
         shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         return shown
 
+    @property
+    def held(self) -> str:
+        """Text that a stop text may yet claim."""
+        return self._held
+
     def flush(self, *, final: bool) -> str:
         """What was held back for a stop text that did not come; if nothing ever follows, half a character too."""
         shown, self._held = self._held, ""

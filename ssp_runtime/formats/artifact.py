@@ -20,7 +20,7 @@ from ssp_runtime import tokenizers
 from ssp_runtime.errors import ArtifactError, InvalidRequest
 from ssp_runtime.formats.convert import to_recurrent
 from ssp_runtime.models import config as model_config
-from ssp_runtime.models.config import ModelConfig
+from ssp_runtime.models.config import ModelConfig, NumberEmbeddingConfig
 from ssp_runtime.models.model import Classifier, LanguageModel, Model, build_model
 from ssp_runtime.tokenizers import ByteTokenizer, DNATokenizer
 
@@ -74,6 +74,20 @@ class Artifact:
             raise InvalidRequest("this model generates; it cannot classify")
         return self.model
 
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Runs the model once, so that no request waits for kernels to be compiled."""
+        device = next(self.model.parameters()).device
+        if isinstance(self.model, LanguageModel):
+            ids = torch.zeros(1, 2, dtype=torch.long, device=device)
+            state = self.model.fold(ids, self.model.initial_state(1))
+            self.model.step(ids[:, 0], state, out=state)
+        else:
+            embedding = self.description.model.embedding
+            numeric = isinstance(embedding, NumberEmbeddingConfig)
+            shape = (1, 2, embedding.d_input) if isinstance(embedding, NumberEmbeddingConfig) else (1, 2)
+            self.model(torch.zeros(shape, dtype=torch.float32 if numeric else torch.long, device=device))
+
     @property
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())
@@ -85,6 +99,7 @@ def save(folder: Path, model: Model, description: Description) -> str:
     weights = {name: tensor.detach().contiguous().clone() for name, tensor in _unique_tensors(model).items()}
     fingerprint = _fingerprint(description, weights)
     save_file(weights, folder / WEIGHTS_FILE)
+    (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors lets nobody else read it
     text = json.dumps({**description.to_json(), "fingerprint": fingerprint}, indent=2, ensure_ascii=False)
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
     return fingerprint

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Annotated, Any, Protocol
 
 import torch
-from pydantic import PlainSerializer, PlainValidator, TypeAdapter
+from pydantic import Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from ssp_runtime.state import State, StateSpec, initial_state
@@ -79,15 +79,26 @@ class MixerConfig(Protocol):
     def kind(self) -> str: ...
 
 
-def _parse(value: Any) -> MixerConfig:
-    from ssp_runtime.mixers import MIXERS, config_class
+Positive = Annotated[int, Field(gt=0)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
 
-    if not isinstance(value, dict):
-        return value  # type: ignore[no-any-return]  # a config already
-    kind = value.get("kind")
-    if kind not in MIXERS:
-        raise ValueError(f"kind must be one of {', '.join(sorted(MIXERS))}, not {kind!r}")
-    return TypeAdapter(config_class(kind)).validate_python(value)
+
+def first_fault(error: ValidationError) -> str:
+    """Where the first of its faults is, and what it is."""
+    first = error.errors()[0]
+    where, what = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
+    return f"{where}: {what}" if where else what
+
+
+def _parse(value: Any) -> MixerConfig:
+    from ssp_runtime.mixers import config_class
+
+    if not isinstance(value, dict) or "kind" not in value:
+        raise ValueError(f"a layer is an object with a kind, not {value!r}")
+    try:
+        return TypeAdapter(config_class(str(value["kind"]))).validate_python(value)
+    except ValidationError as error:
+        raise ValueError(first_fault(error)) from error
 
 
 # A mixer's configuration where it is a field of another: read by its kind.

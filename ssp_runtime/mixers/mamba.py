@@ -8,7 +8,7 @@ from ssp_kernels.causal_conv1d import causal_conv1d, causal_conv1d_step
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssp_runtime.mixers.base import AnyMixerConfig, Mixer, SequenceLayer, masked, reversed_in_length
+from ssp_runtime.mixers.base import AnyMixerConfig, Mixer, Positive, SequenceLayer, masked, reversed_in_length
 from ssp_runtime.mixers.s6 import S6Config
 from ssp_runtime.state import State, TensorSpec, select
 
@@ -17,16 +17,16 @@ from ssp_runtime.state import State, TensorSpec, select
 class MambaConfig:
     kind: Literal["mamba"] = "mamba"
     ssp: AnyMixerConfig = field(default_factory=S6Config)
-    expand: int = 2
-    d_conv: int = 4
+    expand: Positive = 2
+    d_conv: Positive = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class BidirectionalMambaConfig:
     kind: Literal["bidirectional_mamba"] = "bidirectional_mamba"
     ssp: AnyMixerConfig = field(default_factory=S6Config)
-    expand: int = 2
-    d_conv: int = 4
+    expand: Positive = 2
+    d_conv: Positive = 4
 
 
 class ConvolvedSSP(Mixer):

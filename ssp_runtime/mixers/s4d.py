@@ -9,7 +9,7 @@ from ssp_kernels.discretization import zero_order_hold
 from ssp_kernels.lti_ssm import lti_ssm, lti_ssm_step
 from torch import Tensor, nn
 
-from ssp_runtime.mixers.base import Coefficients, Mixer, masked
+from ssp_runtime.mixers.base import Coefficients, Mixer, Positive, masked
 from ssp_runtime.mixers.initialization import DiagonalInit, diagonal_state_matrix, log_uniform_dt
 from ssp_runtime.state import State, TensorSpec
 
@@ -19,7 +19,7 @@ class S4DConfig:
     """`d_state` counts real states: d_state / 2 conjugate pairs are kept."""
 
     kind: Literal["s4d"] = "s4d"
-    d_state: int = 64
+    d_state: Positive = 64
     init: DiagonalInit = "legs"
     dt_min: float = 0.001
     dt_max: float = 0.1

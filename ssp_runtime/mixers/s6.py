@@ -10,7 +10,7 @@ from ssp_kernels.selective_scan import selective_scan, selective_scan_step
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssp_runtime.mixers.base import Coefficients, Mixer, masked
+from ssp_runtime.mixers.base import Coefficients, Mixer, Positive, masked
 from ssp_runtime.mixers.initialization import log_uniform_dt
 from ssp_runtime.state import State, TensorSpec
 
@@ -20,8 +20,8 @@ class S6Config:
     """`dt_rank` None means ceil(d_inner / 32): d_model / 16 in a block that expands twofold."""
 
     kind: Literal["s6"] = "s6"
-    d_state: int = 16
-    dt_rank: int | None = None
+    d_state: Positive = 16
+    dt_rank: Positive | None = None
     dt_min: float = 0.001
     dt_max: float = 0.1
 

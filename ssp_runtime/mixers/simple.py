@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssp_runtime.mixers.base import AnyMixerConfig, Mixer
+from ssp_runtime.mixers.base import AnyMixerConfig, Mixer, Probability
 from ssp_runtime.mixers.dropout import FeatureDropout
 from ssp_runtime.mixers.s4d import S4DConfig
 from ssp_runtime.state import State
@@ -17,7 +17,7 @@ from ssp_runtime.state import State
 class SimpleConfig:
     kind: Literal["simple"] = "simple"
     ssp: AnyMixerConfig = field(default_factory=S4DConfig)
-    dropout: float = 0.0
+    dropout: Probability = 0.0
 
 
 class Simple(Mixer):

@@ -1,15 +1,13 @@
 """What a model is made of, as data. `ModelConfig` reads from and writes to plain JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ssp_runtime.errors import InvalidRequest
-from ssp_runtime.mixers.base import AnyMixerConfig
-
-Positive = Annotated[int, Field(gt=0)]
+from ssp_runtime.mixers.base import AnyMixerConfig, Positive, Probability, first_fault
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +23,7 @@ class BlockConfig:
     mixer: AnyMixerConfig
     norm: NormConfig = field(default_factory=NormConfig)
     norm_position: Literal["pre", "post"] = "pre"
-    dropout: float = 0.0
+    dropout: Probability = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +90,22 @@ def to_json(config: ModelConfig) -> dict[str, Any]:
 def from_json(data: Mapping[str, Any]) -> ModelConfig:
     """Raises `InvalidRequest` that names the field at fault."""
     try:
-        return TypeAdapter(ModelConfig).validate_python(data)
+        config = TypeAdapter(ModelConfig).validate_python(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidRequest(f"the model's configuration is wrong at {where}: {first['msg']}") from error
+        raise InvalidRequest(f"the model's configuration is wrong: {first_fault(error)}") from error
+    if unknown := next(_unknown_fields(data, to_json(config)), None):
+        raise InvalidRequest(f"the model's configuration is wrong: {unknown}: there is no such field")
+    return config
+
+
+def _unknown_fields(given: Any, known: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Paths to what is in `given` but not in `known`, the configuration made of it."""
+    if isinstance(given, Mapping):
+        for name, value in given.items():
+            if name in known:
+                yield from _unknown_fields(value, known[name], (*path, name))
+            else:
+                yield ".".join((*path, str(name)))
+    elif isinstance(given, Sequence) and not isinstance(given, str):
+        for i, value in enumerate(given):
+            yield from _unknown_fields(value, known[i], (*path, str(i)))

@@ -1,18 +1,21 @@
 """All sessions of a server: opening, finding, calling, closing."""
 
+import re
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field, replace
 
+from ssp_runtime.engine.engine import StateCorrupt
 from ssp_runtime.engine.generator import Generator
 from ssp_runtime.engine.sampling_params import SamplingParams
-from ssp_runtime.engine.sequence import Call, FinishReason
+from ssp_runtime.engine.sequence import Call
 from ssp_runtime.errors import Exhausted, InvalidRequest, PositionMismatch, SessionBusy, UnknownSession
 from ssp_runtime.sessions.session import Session, check_id, new_id
 
 MAX_REQUEST_ID = 128
 _REMEMBERED_OPENS = 10_000
+_PAGE_TOKEN = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,7 @@ class SessionManager:
         self._generators: dict[str, Generator] = {}
         self._opened: OrderedDict[tuple[str, str], str] = OrderedDict()  # (model, request_id) -> session
         self._state_bytes = 0
+        self._num_opened = 0
 
     def open(self, generator: Generator, routing_key: str = "", request_id: str = "") -> Session:
         """A new session in the initial state; with a `request_id` seen before, the session made then.
@@ -54,7 +58,13 @@ class SessionManager:
             if known is not None:
                 return known
             self._check_room(generator)
-            session = Session(id=new_id(routing_key), model=generator.name, sequence=generator.new_sequence(kept=True))
+            session = Session(
+                id=new_id(routing_key),
+                number=self._num_opened + 1,
+                model=generator.name,
+                sequence=generator.new_sequence(kept=True),
+            )
+            self._num_opened += 1
             self._sessions[session.id] = session
             self._generators[session.id] = generator
             self._state_bytes += generator.state_bytes
@@ -76,16 +86,14 @@ class SessionManager:
             return self._generators[session.id]
 
     def list(self, model: str, after: str, count: int) -> tuple[list[Session], str]:
-        """Sessions of a model ("": of all), oldest first, from the one after `after`; and the last one's id if more
-        follow."""
+        """Sessions of a model ("": of all), oldest first, and a page token for `after` if more follow. Sessions that are
+        closed in between do not disturb the pages."""
+        if after and not _PAGE_TOKEN.fullmatch(after):
+            raise InvalidRequest("page_token is not one that ListSessions returned; begin again without it")
         with self._lock:
-            sessions = [s for s in self._sessions.values() if model in ("", s.model)]
-        ids = [session.id for session in sessions]
-        if after and after not in ids:
-            raise InvalidRequest("page_token is not from this list, or its session was closed; begin again without it")
-        first = ids.index(after) + 1 if after else 0
-        page = sessions[first : first + count]
-        return page, page[-1].id if first + count < len(sessions) else ""
+            left = [s for s in self._sessions.values() if model in ("", s.model) and s.number > int(after or 0)]
+        page = left[:count]
+        return page, str(page[-1].number) if len(left) > count else ""
 
     def census(self) -> "Census":
         """Where the open sessions are, and what they do."""
@@ -125,24 +133,25 @@ class SessionManager:
         call computed and nobody took come first.
 
         Raises:
-            SessionBusy, PositionMismatch: nothing was done.
+            SessionBusy, PositionMismatch, Exhausted, StateCorrupt: nothing was done.
         """
         check_request_id(request_id)
         generator = self.generator(session)
         sequence = session.sequence
         with self._lock:
-            if sequence.call is not None:
+            last_id, last = sequence.last_call or ("", None)
+            if last is not None and last.finish_reason is None:
                 raise SessionBusy("another call on this session is under way; wait for it, or close the session")
-            if request_id and sequence.last_call is not None and sequence.last_call[0] == request_id:
-                call = _resumed(sequence.last_call[1])
+            if last is not None and request_id and request_id == last_id:
+                call = last.repeated()
             else:
-                _check_position(session, expected_position)
+                _check_standing(session, expected_position)
                 call = generator.new_call(sequence, prompt, params)
-                for progress in sequence.last_call[1].undelivered() if sequence.last_call else ():
+                for progress in last.undelivered() if last is not None else ():
                     call.put(replace(progress, finish_reason=None))
-            sequence.last_call = (request_id, call)
             if call.finish_reason is None:
                 generator.submit(call)
+            sequence.last_call = (request_id, call)  # a call that was refused never was
         return call
 
     def _check_room(self, generator: Generator) -> None:
@@ -163,22 +172,9 @@ def check_request_id(request_id: str) -> None:
         raise InvalidRequest(f"request_id must have at most {MAX_REQUEST_ID} characters, not {len(request_id)}")
 
 
-def _check_position(session: Session, expected: int | None) -> None:
+def _check_standing(session: Session, expected: int | None) -> None:
+    if session.sequence.broken:
+        raise StateCorrupt("the state of this session is lost; close it and open another")
     position = session.sequence.position
     if expected is not None and expected != position:
         raise PositionMismatch(f"the session stands at position {position}, not at {expected}; GetSession tells where")
-
-
-def _resumed(last: Call) -> Call:
-    """A call that repeats what `last` computed, and does what was left of it if it was cut short."""
-    params = last.params
-    cut = last.finish_reason is FinishReason.ABORT
-    if cut and params is not None:
-        params = replace(params, max_tokens=params.max_tokens - last.num_generated)
-    call = Call(last.sequence, last.prompt if cut else (), params)
-    call.cached_tokens = last.cached_tokens
-    for progress in last.history:
-        if not cut or progress.finish_reason is None:
-            call.put(progress)
-    call.finish_reason = None if cut else last.finish_reason
-    return call

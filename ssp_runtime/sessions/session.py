@@ -14,7 +14,10 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}\.[0-9a-f]{32}")
 
 @dataclass(eq=False, kw_only=True)
 class Session:
+    """`number` grows with every session that is opened."""
+
     id: str
+    number: int
     model: str
     sequence: Sequence
     created: float = field(default_factory=time.time)

@@ -105,15 +105,18 @@ def total_nats(
 
 
 def _batch_nats(model: LanguageModel, batch: list[list[int]], bos_id: int) -> float:
+    """Of sequences that come longest first; those that have ended drop out."""
     lengths, state = torch.tensor([len(ids) for ids in batch]), model.initial_state(len(batch))
     targets = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids, dtype=torch.long) for ids in batch], batch_first=True)
     inputs = torch.cat([torch.full((len(batch), 1), bos_id), targets[:, :-1]], dim=1)
     nats = 0.0
     for start in range(0, targets.shape[1], PIECE):
-        left = (lengths - start).clamp(0, PIECE)
+        rows = int((lengths > start).sum())
+        left = (lengths[:rows] - start).clamp(max=PIECE)
         piece = slice(start, start + PIECE)
-        logits, state = model(inputs[:, piece], state, lengths_B=left)
-        losses = F.cross_entropy(logits.transpose(1, 2), targets[:, piece], reduction="none")
+        state = {name: tensor[:rows] for name, tensor in state.items()}
+        logits, state = model(inputs[:rows, piece], state, lengths_B=left)
+        losses = F.cross_entropy(logits.transpose(1, 2), targets[:rows, piece], reduction="none")
         nats += float(masked(losses[..., None], left).double().sum())
     return nats
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from operator_cases import INTERPRETED, Subject, subjects
+
+from tests.ssp_kernels.operator_cases import INTERPRETED, Subject, subjects
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from operator_cases import TOLERANCE, Arguments, Subject, assert_close
 from torch import Tensor
+
+from tests.ssp_kernels.operator_cases import TOLERANCE, Arguments, Subject, assert_close
 
 RATES = (-1e-8, -1e-4, -0.5, -1.0, -30.0, -1e3)
 STEPS = (1e-4, 1.0, 50.0, 0.0)

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from operator_cases import TOLERANCE, Arguments, Subject, assert_close, subjects
 from ssp_kernels.registry import chosen
 from ssp_kernels.selective_scan import selective_scan
 from torch import Tensor
+
+from tests.ssp_kernels.operator_cases import TOLERANCE, Arguments, Subject, assert_close, subjects
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "outputs and state": lambda y, state: (y * torch.sin(y)).sum() + (state * torch.cos(state)).sum(),

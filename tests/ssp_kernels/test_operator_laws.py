@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from operator_cases import TOLERANCE, Arguments, Subject, assert_close
 from torch import Tensor
+
+from tests.ssp_kernels.operator_cases import TOLERANCE, Arguments, Subject, assert_close
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -28,11 +29,18 @@ def test_forward_leaves_its_inputs_alone_and_shares_no_memory_with_them(subject:
         assert not memory & {t.untyped_storage().data_ptr() for t in results if t.numel()}
 
 
-def test_forward_takes_strided_inputs(subject: Subject) -> None:
+def _strided(tensor: Tensor) -> Tensor:
+    return torch.stack([tensor, torch.full_like(tensor, torch.nan)], dim=-1)[..., 0]
+
+
+def test_strided_arguments_are_as_good_as_contiguous_ones(subject: Subject) -> None:
     given = subject.arguments(2, subject.lengths[-1])
-    strided = given.map(lambda t: t.mT.contiguous().mT if t.dim() > 1 else t)
-    for found, expected in zip(subject.forward(strided), subject.forward(given), strict=True):
+    for found, expected in zip(subject.forward(given.map(_strided)), subject.forward(given), strict=True):
         assert_close(found, expected, TOLERANCE[torch.float64])
+    strided = given.token(0).map(_strided)
+    y_BD, state = subject.step(given.token(0))
+    assert torch.equal(_step_into(subject, strided, strided.state)[0], y_BD)
+    assert torch.equal(strided.state, state)
 
 
 def test_forward_can_be_cut_anywhere(subject: Subject) -> None:

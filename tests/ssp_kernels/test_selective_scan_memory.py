@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from operator_cases import CASES, Arguments, Case, Subject
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from tests.ssp_kernels.operator_cases import CASES, Arguments, Case, Subject
 
 SCAN: Case = next(case for case in CASES if case.name == "selective_scan-37x16")
 

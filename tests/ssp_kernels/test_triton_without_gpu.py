@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from operator_cases import INTERPRETED
+
+from tests.ssp_kernels.operator_cases import INTERPRETED
 
 pytest.importorskip("triton", reason="triton is not installed")
 HERE = Path(__file__).parent

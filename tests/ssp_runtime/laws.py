@@ -4,26 +4,19 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssp_runtime.formats.convert import to_recurrent
-from ssp_runtime.state import State, StateSpec, initial_state
+from ssp_runtime.mixers.base import Mixer
+from ssp_runtime.models.model import CausalBackbone, LanguageModel
+from ssp_runtime.state import State, initial_state
 
 LENGTH = 35  # more than a block of the selective scan
 PIECES = (1, 2, 3, 16, LENGTH - 1)
 
-
-class Fold(Protocol):
-    """What the laws are about: a mixer, a backbone or a language model."""
-
-    state_spec: StateSpec
-
-    def __call__(self, x: Tensor, state: State, *, lengths_B: Tensor | None = None) -> tuple[Tensor, State]: ...
-    def step(self, x: Tensor, state: State, *, out: State | None = None) -> tuple[Tensor, State]: ...
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+Fold = Mixer | CausalBackbone | LanguageModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +47,8 @@ class Subject:
     @torch.no_grad()
     def warm_state(self, batch: int, length: int | None = None) -> State:
         length = self.warm[-1] if length is None else length
-        return self.fold(self.draw(batch, length), self.initial_state(batch))[1]
+        warm: State = self.fold(self.draw(batch, length), self.initial_state(batch))[1]
+        return warm
 
 
 Law = Callable[[Subject], None]
@@ -129,7 +123,7 @@ def law_5_a_step_in_place_gives_the_same_bits(subject: Subject) -> None:
 @torch.no_grad()
 def law_6_conversion_changes_nothing(subject: Subject) -> None:
     converted = copy.deepcopy(subject.fold)
-    to_recurrent(cast(nn.Module, converted))
+    to_recurrent(converted)
     x, state = subject.draw(2, LENGTH), subject.warm_state(2)
     trained = subject.fold(x, state)
     assert_close(subject, folded_step(converted, x, state), trained, "the model before conversion")
@@ -178,7 +172,7 @@ def folded_step(fold: Fold, x: Tensor, state: State) -> tuple[Tensor, State]:
 
 def in_pieces(fold: Fold, x: Tensor, state: State, piece: int) -> tuple[Tensor, State]:
     outputs = []
-    for part in x.split(piece, dim=1):
+    for part in torch.split(x, piece, dim=1):
         y, state = fold(part, state)
         outputs.append(y)
     return torch.cat(outputs, dim=1), state

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ssp_runtime.formats.convert import to_recurrent
 from ssp_runtime.mixers import build_mixer
-from ssp_runtime.mixers.base import Mixer, MixerConfig
+from ssp_runtime.mixers.base import MixerConfig
 from ssp_runtime.mixers.mamba import MambaConfig
 from ssp_runtime.mixers.s4d import S4DCoefficients, S4DConfig
 from ssp_runtime.mixers.s6 import S6, S6Coefficients, S6Config
@@ -29,7 +29,7 @@ from ssp_runtime.models.config import (
     TokenEmbeddingConfig,
 )
 from ssp_runtime.models.model import CausalBackbone, LanguageModel
-from tests.ssp_runtime.laws import Subject
+from tests.ssp_runtime.laws import Fold, Subject
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -115,14 +115,13 @@ def token_ids(batch: int, length: int) -> Tensor:
 
 def randomized(module: Module) -> Module:
     """The same in float64, with all parameters moved off their initial values, which hide mistakes where 0 or 1."""
-    torch.manual_seed(0)
     with torch.no_grad():
         for parameter in module.double().parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return module
 
 
-def _subject(module: Mixer | LanguageModel | CausalBackbone, draw: Callable[[int, int], Tensor]) -> Subject:
+def _subject(module: Fold, draw: Callable[[int, int], Tensor]) -> Subject:
     return Subject(fold=randomized(module), draw=draw)
 
 
@@ -131,19 +130,19 @@ def in_dtype(subject: Subject, dtype: torch.dtype, tolerance: float) -> Subject:
         x = subject.draw(batch, length)
         return x.to(dtype) if x.is_floating_point() else x
 
-    return replace(subject, fold=_module(subject).to(dtype), draw=draw, dtype=dtype, tolerance=tolerance)
+    return replace(subject, fold=subject.fold.to(dtype), draw=draw, dtype=dtype, tolerance=tolerance)
 
 
 def served_in_bfloat16(subject: Subject) -> Subject:
     """Converted in float32, then narrowed."""
-    to_recurrent(_module(subject).float())
+    to_recurrent(subject.fold.float())
     return in_dtype(subject, torch.bfloat16, 2e-2)
 
 
 def at(extreme: Extreme, subject: Subject) -> Subject:
     dt = torch.tensor(extreme.dt, dtype=torch.float64)
     with torch.no_grad():
-        for module in _module(subject).modules():
+        for module in subject.fold.modules():
             if isinstance(module, S6):
                 module.dt_proj.bias.fill_(dt + torch.log(-torch.expm1(-dt)))
             elif isinstance(module, S6Coefficients):
@@ -152,10 +151,6 @@ def at(extreme: Extreme, subject: Subject) -> Subject:
                 module.inv_dt.fill_(dt.log())
                 module.A_real.fill_(extreme.rate.log())
     return replace(subject, draw=lambda *sizes: extreme.x * subject.draw(*sizes), warm=(5,))
-
-
-def _module(subject: Subject) -> Any:
-    return subject.fold
 
 
 def operators_of(name: str) -> list[registry.Operator[Any]]:

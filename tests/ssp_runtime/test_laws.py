@@ -40,6 +40,11 @@ BIDIRECTIONAL = replace(OF_NUMBERS, layers=tuple(BlockConfig(mixer=mixer) for mi
 CLASSIFIERS = {"causal": OF_NUMBERS, "bidirectional": BIDIRECTIONAL}
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
 @EVERY_LAW
 @pytest.mark.parametrize(("name", "kernels"), CASES)
 def test_mixers(law: Law, name: str, kernels: str) -> None:
@@ -114,10 +119,8 @@ def test_a_bidirectional_layer_reads_a_reversed_sequence_with_its_branches_swapp
 
 @torch.no_grad()
 def test_a_language_model_folds_without_logits() -> None:
-    subject = subjects.language_model()
-    model, lengths, state = subject.fold, torch.tensor([LENGTH, 1, 17]), subject.warm_state(3)
-    assert isinstance(model, LanguageModel)
-    ids = subject.draw(3, LENGTH)
+    model, ids = subjects.randomized(LanguageModel(subjects.OF_TOKENS)), subjects.token_ids(3, LENGTH)
+    lengths, state = torch.tensor([LENGTH, 1, 17]), model.initial_state(3)
     folded, (_, expected) = model.fold(ids, state, lengths_B=lengths), model(ids, state, lengths_B=lengths)
     assert folded.keys() == expected.keys()
     assert all(torch.equal(folded[name], tensor) for name, tensor in expected.items())
@@ -125,8 +128,7 @@ def test_a_language_model_folds_without_logits() -> None:
 
 @torch.no_grad()
 def test_the_residual_stream_is_float32_between_bfloat16_layers() -> None:
-    model, seen = subjects.language_model().fold, []
-    assert isinstance(model, LanguageModel)
+    model, seen = LanguageModel(subjects.OF_TOKENS), list[torch.dtype]()
     to_recurrent(model)
     for layer in model.bfloat16().backbone.layers:
         layer.register_forward_hook(lambda _layer, inputs, outputs: seen.extend([inputs[0].dtype, outputs[0].dtype]))

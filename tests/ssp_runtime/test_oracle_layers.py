@@ -62,13 +62,9 @@ def _run(mixer: object, x_BLD: Tensor, form: str) -> Tensor:
 
 
 def _renamed(state_dict: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors under `prefix` by our names; a name without one is left to the strict loading to refuse."""
-    renamed = {}
-    for name, tensor in state_dict.items():
-        if name.startswith(prefix):
-            theirs = name.removeprefix(prefix)
-            match = next(
-                (m.expand(ours) for pattern, ours in MAMBAPY_NAMES if (m := re.fullmatch(pattern, theirs))), theirs
-            )
-            renamed[match] = tensor
-    return renamed
+    return {
+        re.sub(theirs, ours, name.removeprefix(prefix)): tensor
+        for name, tensor in state_dict.items()
+        for theirs, ours in MAMBAPY_NAMES
+        if re.fullmatch(prefix + theirs, name)
+    }

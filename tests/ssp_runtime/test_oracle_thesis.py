@@ -1,16 +1,14 @@
 """Checkpoints of the source thesis' code give the numbers that it gave."""
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
-from ssp_kernels.lti_ssm import lti_ssm
 from torch import Tensor
 
 from ssp_runtime.errors import ArtifactError
 from ssp_runtime.formats.thesis import load_thesis
 from ssp_runtime.mixers.s4d import S4D, S4DConfig
-from ssp_runtime.models.config import ModelConfig
 from ssp_runtime.models.model import CausalBackbone, Classifier, LanguageModel
 from ssp_runtime.state import initial_state
 from tests import oracles
@@ -79,7 +77,7 @@ def test_the_diagonal_kernel() -> None:
     y_BLD, _ = mixer(oracle["u"].mT, mixer.initial_state(2, like=oracle["u"]))
     assert oracles.difference(y_BLD.mT, oracle["y"]) < TOLERANCE
     impulse_BLD = torch.zeros(1, 32, 4).index_fill(1, torch.tensor([0]), 1)
-    k_BLD, _ = lti_ssm(impulse_BLD, *mixer.coefficients(), mixer.initial_state(1, like=impulse_BLD)["ssm_state"])
+    k_BLD, _ = mixer(impulse_BLD, mixer.initial_state(1, like=impulse_BLD))
     assert oracles.difference(k_BLD.mT, oracle["k"]) < TOLERANCE
 
 
@@ -146,6 +144,6 @@ def test_missing_options_are_named(checkpoint: Checkpoint) -> None:
 
 
 def _causal(model: Classifier) -> CausalBackbone:
-    backbone = CausalBackbone(cast(ModelConfig, model.config))
+    backbone = CausalBackbone(model.config)
     backbone.load_state_dict(model.backbone.state_dict(), strict=True)
     return backbone

@@ -22,7 +22,9 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     if not native.supported(x_BLD, weight_DK, bias_D, state_BDK):
         return torch_form.forward(x_BLD, weight_DK, bias_D, state_BDK, lengths_B)
-    arguments = (x_BLD.contiguous(), state_BDK.transpose(1, 2).contiguous(), weight_DK.t().contiguous(), bias_D)
+    assert _consistent(x_BLD, weight_DK, bias_D, state_BDK)
+    before_BKD, bias = state_BDK.transpose(1, 2).contiguous(), None if bias_D is None else bias_D.contiguous()
+    arguments = (x_BLD.contiguous(), before_BKD, weight_DK.t().contiguous(), bias)
     y_BLD = cast(Tensor, _Convolution.apply(*arguments))  # type: ignore[no-untyped-call]  # torch's
     return y_BLD, torch_form.last_inputs(x_BLD, state_BDK, lengths_B)
 
@@ -34,13 +36,23 @@ def step(
     needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     if needs_grad or not native.supported(*tensors):
         return torch_form.step(*tensors, out)
-    x, state = x_BD.contiguous(), native.rows_contiguous(state_BDK)
+    assert _consistent(*tensors)
+    x, bias = x_BD.contiguous(), None if bias_D is None else bias_D.contiguous()
+    state = native.rows_contiguous(state_BDK)
     new = torch.empty_like(state, memory_format=torch.contiguous_format) if out is None else native.rows_contiguous(out)
+    assert (new.shape, new.dtype) == (state.shape, state.dtype)
     y = torch.empty_like(x)
     rows = (state, state.stride(0), new, new.stride(0))
     weights_KD = weight_DK.t().contiguous()
-    native.call(library(), "step", x, *x.shape, len(weights_KD), x, weights_KD, bias_D, *rows, y)
+    native.call(library(), "step", x, *x.shape, len(weights_KD), x, weights_KD, bias, *rows, y)
     return y, new if out is None or new is out else out.copy_(new)
+
+
+def _consistent(x: Tensor, weight_DK: Tensor, bias_D: Tensor | None, state_BDK: Tensor) -> bool:
+    """Whether the shapes fit each other, for a whole sequence (B, L, D) or for one token (B, D)."""
+    features, taps = weight_DK.shape
+    fitting = x.shape[-1] == features and state_BDK.shape == (len(x), features, taps - 1)
+    return fitting and (bias_D is None or bias_D.shape == (features,))
 
 
 class _Convolution(torch.autograd.Function):

@@ -13,13 +13,12 @@ async def take_over(session: Session, request_id: str, generator: Generator) -> 
 
     A connection can break long before the server hears of it.
     """
-    sequence = session.sequence
-    call = sequence.call
-    if call is None or not request_id or sequence.last_call is None or sequence.last_call[0] != request_id:
+    last_id, call = session.sequence.last_call or ("", None)
+    if call is None or not request_id or request_id != last_id or call.finish_reason is not None:
         return
     call.cancel()
     generator.engine.wake()
     waited = 0.0
-    while sequence.call is call and waited < _PATIENCE_SECONDS:
+    while call.finish_reason is None and waited < _PATIENCE_SECONDS:
         await asyncio.sleep(_POLL_SECONDS)
         waited += _POLL_SECONDS

@@ -24,8 +24,9 @@ from ssp_runtime.sessions.manager import SessionLimits, SessionManager
 from ssp_runtime.sessions.session import Session
 from ssp_runtime.tokenizers import ByteTokenizer
 
+from tests.greedy import Greedy
+
 PATIENCE = 30.0  # seconds; every wait has a bound
-TIE = 1e-4  # greedy tokens may differ where the two best logits are closer
 
 CONFIG = ModelConfig(
     d_model=32,
@@ -47,29 +48,7 @@ def tiny_model() -> LanguageModel:
     return model
 
 
-@torch.inference_mode()
-def greedy(prompt: Ids[int], count: int) -> tuple[list[int], list[float]]:
-    """The greedy continuation, one step at a time and without an engine; and how far apart the two best logits were."""
-    model, tokens, gaps = tiny_model(), [*prompt], []
-    state = model.initial_state(1)
-    for token in prompt:
-        logits_BV, state = model.step(torch.tensor([token]), state)
-    for _ in range(count):
-        best = logits_BV[0].topk(2)
-        tokens.append(int(best.indices[0]))
-        gaps.append(float(best.values[0] - best.values[1]))
-        logits_BV, state = model.step(torch.tensor([tokens[-1]]), state)
-    return tokens[len(prompt) :], gaps
-
-
-def assert_greedy(tokens: Ids[int], prompt: Ids[int]) -> None:
-    """The tokens are the greedy continuation, up to a near tie, which is printed."""
-    expected, gaps = greedy(prompt, len(tokens))
-    for at, (token, wanted, gap) in enumerate(zip(tokens, expected, gaps, strict=True)):
-        if token != wanted:
-            assert gap < TIE, f"token {at} is {token}, not {wanted}: {list(tokens)} against {expected}"
-            print(f"near tie at token {at}: {gap:.1e}")
-            return
+GREEDY = Greedy(tiny_model())
 
 
 class Hooks(Observer):
@@ -181,7 +160,7 @@ def driver(
     stall_seconds: float = 60.0,
     limits: GenerationLimits | None = None,
     session_limits: SessionLimits | None = None,
-    start: bool = True,
+    started: bool = True,
 ) -> Iterator[Driver]:
     """An engine whose prompts are folded in pieces of exactly `piece` tokens."""
     config = EngineConfig(
@@ -193,11 +172,11 @@ def driver(
     made = Driver(
         limits=limits or GenerationLimits(), session_limits=session_limits or SessionLimits(), config=config
     )
-    if start:
-        made.engine.start()
+    if not started:
+        yield made
+        return
+    made.engine.start()
     try:
         yield made
     finally:
-        if not start:
-            made.engine.start()
         made.engine.stop()

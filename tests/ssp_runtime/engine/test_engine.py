@@ -4,14 +4,15 @@ import time
 
 import pytest
 import torch
-from engine_harness import Driver, assert_greedy, driver, greedy, params, tiny_model
 from ssp_runtime.engine.engine import StateCorrupt
 from ssp_runtime.engine.generator import GenerationLimits
 from ssp_runtime.engine.sequence import Call, FinishReason
 from ssp_runtime.errors import Draining, Exhausted, InvalidRequest
 from ssp_runtime.state import initial_state
 
-PROMPTS = [[(7 * i + 3 * j) % 256 for j in range(1 + 11 * i)] for i in range(20)]
+from tests.ssp_runtime.engine.engine_harness import GREEDY, Driver, driver, params, tiny_model
+
+PROMPTS = [[(7 * i + 3 * j) % 256 for j in range(1 + 6 * i)] for i in range(12)]
 BOS = 0
 
 
@@ -33,7 +34,7 @@ def assert_pool_is_new(made: Driver) -> None:
 
 
 def test_the_model_under_test_says_different_things() -> None:
-    assert len({tuple(greedy(with_bos(prompt), 12)[0]) for prompt in PROMPTS}) > 15
+    assert len({tuple(GREEDY.tokens(with_bos(prompt), 12)) for prompt in PROMPTS}) > 8
 
 
 def test_a_crowd_gets_the_tokens_that_each_gets_alone() -> None:
@@ -42,13 +43,13 @@ def test_a_crowd_gets_the_tokens_that_each_gets_alone() -> None:
         made.finish(*calls)
         for i, (prompt, call) in enumerate(zip(PROMPTS, calls, strict=True)):
             assert len(made.tokens(call)) == 5 + 3 * i
-            assert_greedy(made.tokens(call), with_bos(prompt))
+            GREEDY.check(made.tokens(call), with_bos(prompt))
         assert max(made.hooks.rows) > 1, "nothing ever ran together"
 
 
 def test_drawn_tokens_are_the_same_alone_and_in_a_crowd() -> None:
     sampling = {"temperature": 1.0, "top_p": 0.95, "seed": 5, "repetition_penalty": 1.2, "frequency_penalty": 0.3}
-    with driver(slots=20, piece=16) as made:
+    with driver(slots=12, piece=16) as made:
         alone = [made.complete(made.sequence(), prompt, **sampling) for prompt in PROMPTS]
         calls = [made.submit(made.sequence(), prompt, **sampling) for prompt in PROMPTS]
         made.finish(*calls)
@@ -59,7 +60,7 @@ def test_drawn_tokens_are_the_same_alone_and_in_a_crowd() -> None:
 @pytest.mark.parametrize("piece", [1, 2, 7, 64])
 def test_a_prompt_may_be_folded_in_any_pieces(piece: int) -> None:
     with driver(piece=piece) as made:
-        assert_greedy(made.complete(made.sequence(), PROMPTS[6]), with_bos(PROMPTS[6]))
+        GREEDY.check(made.complete(made.sequence(), PROMPTS[6]), with_bos(PROMPTS[6]))
 
 
 def test_running_streams_advance_between_the_pieces_of_a_long_prompt() -> None:
@@ -78,18 +79,18 @@ def test_running_streams_advance_between_the_pieces_of_a_long_prompt() -> None:
 
 
 def test_why_a_call_ends() -> None:
-    text = bytes(greedy([BOS, 1, 2], 12)[0])
+    text = GREEDY.tokens([BOS, 1, 2], 12)
     with driver() as made:
 
         def end(**sampling: object) -> tuple[list[int], FinishReason | None]:
             call = made.submit(made.sequence(), [1, 2], **sampling)
             return made.finish(call), call.finish_reason
 
-        assert end() == ([*text], FinishReason.LENGTH)
+        assert end() == (text, FinishReason.LENGTH)
         assert end(max_tokens=1) == ([text[0]], FinishReason.LENGTH)
         fifth = frozenset({text[4]})
         assert text.index(text[4]) == 4, "choose another prompt"
-        assert end(stop_token_ids=fifth) == ([*text[:5]], FinishReason.STOP)
+        assert end(stop_token_ids=fifth) == (text[:5], FinishReason.STOP)
         assert end(logit_bias={BOS: 100.0}, ignore_eos=False) == ([BOS], FinishReason.STOP)
         assert end(logit_bias={BOS: 100.0}, max_tokens=3) == ([BOS] * 3, FinishReason.LENGTH)
 
@@ -142,14 +143,14 @@ def test_a_session_cancelled_in_a_prompt_goes_on_like_an_uninterrupted_one(histo
         sequence = made.sequence()
         if history:
             made.complete(sequence, history, max_tokens=1)
-        context = [*with_bos(history), *greedy(with_bos(history), 1)[0]] if history else []
+        context = [*with_bos(history), *GREEDY.tokens(with_bos(history), 1)] if history else []
         cancel_when(made, folded=len(context) + 20)
         cut = made.ended(made.submit(sequence, prompt))
         made.hooks.on_prefilled = lambda tokens: None
         whole = context + prompt if history else with_bos(prompt)
         assert cut.finish_reason is FinishReason.ABORT
         assert len(context) + 20 <= sequence.position < len(whole)
-        assert_greedy(made.complete(sequence, whole[sequence.position :]), whole)
+        GREEDY.check(made.complete(sequence, whole[sequence.position :]), whole)
 
 
 def test_a_session_cancelled_in_a_prompt_can_go_on_from_there() -> None:
@@ -158,7 +159,7 @@ def test_a_session_cancelled_in_a_prompt_can_go_on_from_there() -> None:
         cancel_when(made, folded=20)
         made.ended(made.submit(sequence, PROMPTS[8]))
         made.hooks.on_prefilled = lambda tokens: None
-        assert_greedy(made.complete(sequence), with_bos(PROMPTS[8])[: sequence.position - 12])
+        GREEDY.check(made.complete(sequence), with_bos(PROMPTS[8])[: sequence.position - 12])
 
 
 def test_a_session_cancelled_while_generating_goes_on_like_an_uninterrupted_one() -> None:
@@ -167,21 +168,30 @@ def test_a_session_cancelled_while_generating_goes_on_like_an_uninterrupted_one(
         made.hooks.on_token = lambda call: call.cancel() if call.num_generated == 5 else None
         first = made.finish(made.submit(sequence, [1, 2]))
         assert len(first) == 5 and sequence.position == 3 + 5
-        assert_greedy(first + made.complete(sequence, max_tokens=20), [BOS, 1, 2])
+        GREEDY.check(first + made.complete(sequence, max_tokens=20), [BOS, 1, 2])
 
 
-def test_a_cancelled_call_ends_at_once_wherever_it_is() -> None:
-    with driver(slots=1, max_ahead=4) as made:
-        paused, waiting = made.submit(made.sequence(), [1]), made.submit(made.sequence(), [2])
+def test_a_paused_call_that_is_cancelled_ends_at_once() -> None:
+    with driver(max_ahead=4) as made:
+        paused = made.submit(made.sequence(), [1])
         made.wait(lambda: paused.num_unread == 4)
-        for call in (waiting, paused):
-            started = time.monotonic()
-            call.cancel()
-            made.engine.wake()
-            assert made.ended(call).finish_reason is FinishReason.ABORT
-            assert time.monotonic() - started < 0.5
-        assert waiting.sequence.position == waiting.sequence.version == 0, "it never began"
-        assert_greedy(made.complete(waiting.sequence, [2], max_tokens=4), [BOS, 2])
+        started = time.monotonic()
+        paused.cancel()
+        made.engine.wake()
+        assert made.ended(paused).finish_reason is FinishReason.ABORT
+        assert time.monotonic() - started < 0.9, "it waited for a timer"
+
+
+def test_a_call_cancelled_before_it_began_changes_nothing() -> None:
+    with driver(started=False) as made:
+        sequence = made.sequence()
+        call = made.submit(sequence, [1, 2])
+        call.cancel()
+        made.engine.start()
+        assert made.ended(call).finish_reason is FinishReason.ABORT
+        assert sequence.position == sequence.version == made.engine.pool.num_used == 0
+        GREEDY.check(made.complete(sequence, [2], max_tokens=4), [BOS, 2])
+        made.engine.stop()
 
 
 # More sequences than slots
@@ -197,12 +207,11 @@ def test_more_sessions_than_slots_all_finish_and_go_on() -> None:
         for i, sequence in enumerate(sequences):
             assert sequence.position == len(with_bos([i])) + 36
             _, tokens = made.complete(sequence, max_tokens=1), sequence.recent
-            assert_greedy([token for token, generated in tokens if generated], with_bos([i]))
+            GREEDY.check([token for token, generated in tokens if generated], with_bos([i]))
 
 
 def test_a_spilled_session_does_not_wait_for_sessions_that_wait_for_it() -> None:
-    with driver(slots=2, start=False) as made:
-        made.engine.start()
+    with driver(slots=2) as made:
         oldest, middle, newest = (made.sequence() for _ in range(3))
         for sequence in (oldest, middle, newest):
             made.complete(sequence, [1])
@@ -216,12 +225,21 @@ def test_a_spilled_session_does_not_wait_for_sessions_that_wait_for_it() -> None
 def test_a_slot_is_handed_on_at_once() -> None:
     with driver(slots=1) as made:
         started = time.monotonic()
-        made.finish(*(made.submit(made.sequence(), [i], max_tokens=1) for i in range(5)))
-        assert time.monotonic() - started < 1.0
+        calls = [made.submit(made.sequence(), [i], max_tokens=1) for i in range(5)]
+        made.wait(lambda: all(call.finish_reason for call in calls))
+        assert time.monotonic() - started < 1.0, "somebody waited for a timer"
+
+
+def test_a_lagging_reader_holds_no_slot_that_others_need() -> None:
+    with driver(slots=1, max_ahead=4) as made:
+        lagging = made.submit(made.sequence(), [1])
+        made.wait(lambda: lagging.num_unread == 4)
+        GREEDY.check(made.complete(made.sequence(), [2]), [BOS, 2])
+        GREEDY.check(made.finish(lagging), [BOS, 1])
 
 
 def test_too_many_calls_are_refused_however_fast_they_come() -> None:
-    with driver(slots=1, limits=GenerationLimits(max_waiting=3), start=False) as made:
+    with driver(slots=1, limits=GenerationLimits(max_waiting=3), started=False) as made:
         for _ in range(3):
             made.submit(made.sequence(), [1])
         with pytest.raises(Exhausted, match="3 calls wait") as refused:
@@ -245,7 +263,7 @@ def test_a_reader_that_lags_pauses_its_call_and_resumes_it() -> None:
         lagging.put_back([])
         lagging.take(17)
         made.finish(lagging)
-        assert_greedy([token for part in lagging.history for token in part.token_ids], [BOS, 1])
+        GREEDY.check([token for part in lagging.history for token in part.token_ids], [BOS, 1])
 
 
 def test_a_reader_that_never_reads_is_cut_and_its_state_committed() -> None:
@@ -254,7 +272,7 @@ def test_a_reader_that_never_reads_is_cut_and_its_state_committed() -> None:
         stalled = made.ended(made.submit(sequence, [1]))
         assert stalled.finish_reason is FinishReason.ABORT
         assert sequence.position == sequence.committed_position == 2 + 4
-        assert_greedy(made.finish(stalled) + made.complete(sequence), [BOS, 1])
+        GREEDY.check(made.finish(stalled) + made.complete(sequence), [BOS, 1])
 
 
 # Failures
@@ -267,7 +285,7 @@ def test_a_corrupt_state_fails_only_its_own_call() -> None:
 
         def corrupt(call: Call) -> None:
             if call.sequence is victim and call.num_generated == 3:
-                made.engine.pool.row(victim)["layers.1.inner.ssm_state" if False else name].fill_(float("nan"))
+                made.engine.pool.row(victim)[name].fill_(float("nan"))
 
         name = next(name for name, spec in tiny_model().state_spec.items() if spec.kind == "accumulator")
         made.hooks.on_token = corrupt
@@ -278,14 +296,10 @@ def test_a_corrupt_state_fails_only_its_own_call() -> None:
         assert last.finish_reason is FinishReason.ERROR and isinstance(last.error, StateCorrupt)
         assert len(made.tokens(calls[2])) == 3
         for i in (0, 4):
-            assert_greedy(made.tokens(calls[i]), with_bos([i, 7]))
+            GREEDY.check(made.tokens(calls[i]), with_bos([i, 7]))
         for i in (1, 3):
             assert made.tokens(calls[i]) == made.complete(made.sequence(), [i, 7], temperature=1.0)
         assert victim not in made.engine.pool
-        for sequence in sequences:
-            made.engine.discard(sequence)
-        made.settle()
-        assert_pool_is_new(made)
 
 
 @pytest.mark.parametrize("method", ["step", "fold"])
@@ -302,7 +316,7 @@ def test_the_engine_survives_a_failing_model(method: str, monkeypatch: pytest.Mo
             failed = made.ended(made.submit(made.sequence(), [1, 2]))
         assert isinstance(failed.history[-1].error, RuntimeError)
         assert failed.sequence.broken and failed.sequence not in made.engine.pool
-        assert_greedy(made.complete(other, max_tokens=5), [BOS, 3, *greedy([BOS, 3], 5)[0]])
+        GREEDY.check(made.complete(other, max_tokens=5), [BOS, 3, *GREEDY.tokens([BOS, 3], 5)])
 
 
 # The end
@@ -327,8 +341,8 @@ def test_stopping_ends_every_call_at_its_last_token() -> None:
 
 def test_a_prompt_of_nothing_but_bos() -> None:
     with driver() as made:
-        assert_greedy(made.complete(made.sequence()), [BOS])
-        assert_greedy(made.complete(made.sequence(), [BOS]), [BOS])
+        GREEDY.check(made.complete(made.sequence()), [BOS])
+        GREEDY.check(made.complete(made.sequence(), [BOS]), [BOS])
 
 
 def test_params_reach_the_sampler() -> None:

@@ -1,7 +1,6 @@
 """Sessions: states with names, that retries never advance twice."""
 
 import pytest
-from engine_harness import Driver, assert_greedy, driver, greedy, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ssp_runtime.engine.engine import StateCorrupt
@@ -10,6 +9,8 @@ from ssp_runtime.engine.sequence import Call, FinishReason
 from ssp_runtime.errors import Exhausted, InvalidRequest, PositionMismatch, SessionBusy, UnknownSession
 from ssp_runtime.sessions.manager import SessionLimits
 from ssp_runtime.sessions.session import Session
+
+from tests.ssp_runtime.engine.engine_harness import GREEDY, Driver, driver, tiny_model
 
 TEXT = list(b"the quick brown fox jumps over the lazy dog")
 CONTEXT = [0, *TEXT]
@@ -33,7 +34,7 @@ def test_appending_in_pieces_equals_one_prompt(cuts: list[int]) -> None:
             made.append(session, TEXT[begin:end])
             assert session.sequence.position == session.sequence.committed_position == 1 + end
             begin = end
-        assert_greedy(made.complete(session, TEXT[begin:]), CONTEXT)
+        GREEDY.check(made.complete(session, TEXT[begin:]), CONTEXT)
 
 
 def test_version_and_positions() -> None:
@@ -60,7 +61,7 @@ def test_a_retry_after_the_end_repeats_the_answer() -> None:
         assert made.finish(retry) == tokens and made.text(retry) == made.text(first)
         assert (retry.finish_reason, retry.num_prompt_tokens) == (FinishReason.LENGTH, first.num_prompt_tokens)
         assert (session.sequence.position, session.sequence.version) == (44 + 12, 1)
-        assert_greedy(tokens + made.complete(session), CONTEXT)
+        GREEDY.check(tokens + made.complete(session), CONTEXT)
 
 
 def test_a_retried_append_folds_once() -> None:
@@ -70,7 +71,7 @@ def test_a_retried_append_folds_once() -> None:
             call = made.append(session, TEXT, request_id="a")
             assert (call.num_prompt_tokens, call.history[-1].position) == (44, 44)
         assert session.sequence.version == 1
-        assert_greedy(made.complete(session), CONTEXT)
+        GREEDY.check(made.complete(session), CONTEXT)
 
 
 def test_a_retry_after_a_cut_goes_on_where_it_was_cut() -> None:
@@ -80,7 +81,7 @@ def test_a_retry_after_a_cut_goes_on_where_it_was_cut() -> None:
         retry = made.start(session, TEXT, request_id="first")
         tokens = made.finish(retry)
         assert len(tokens) == 12 and session.sequence.position == 44 + 12
-        assert_greedy(tokens, CONTEXT)
+        GREEDY.check(tokens, CONTEXT)
 
 
 def test_a_retry_after_two_cuts_goes_on_too() -> None:
@@ -90,7 +91,7 @@ def test_a_retry_after_two_cuts_goes_on_too() -> None:
         cut_after(made, session, 3)
         tokens = made.finish(made.start(session, TEXT, request_id="first"))
         assert len(tokens) == 12
-        assert_greedy(tokens, CONTEXT)
+        GREEDY.check(tokens, CONTEXT)
 
 
 def test_a_retry_after_a_cut_in_the_prompt_folds_the_rest() -> None:
@@ -100,7 +101,7 @@ def test_a_retry_after_a_cut_in_the_prompt_folds_the_rest() -> None:
         made.ended(made.start(session, TEXT, request_id="first"))
         made.hooks.on_prefilled = lambda _: None
         assert 10 <= session.sequence.position < 44
-        assert_greedy(made.finish(made.start(session, TEXT, request_id="first")), CONTEXT)
+        GREEDY.check(made.finish(made.start(session, TEXT, request_id="first")), CONTEXT)
 
 
 def test_a_retry_keeps_min_tokens() -> None:
@@ -132,7 +133,7 @@ def test_tokens_that_nobody_took_come_first_in_the_next_call() -> None:
         following = made.start(session, max_tokens=5)
         tokens = made.finish(following)
         assert len(tokens) == 4 + 5
-        assert_greedy([*greedy(CONTEXT, 2)[0], *tokens], CONTEXT)
+        GREEDY.check([*GREEDY.tokens(CONTEXT, 2), *tokens], CONTEXT)
         assert len(made.complete(session, max_tokens=1)) == 1, "they came twice"
 
 
@@ -151,19 +152,18 @@ def test_undelivered_tokens_wait_through_an_append() -> None:
         cut_after(made, session, 3)
         made.append(session, [1])
         tokens = made.complete(session, max_tokens=1)
-        assert tokens[:3] == greedy(CONTEXT, 3)[0] and len(tokens) == 4
+        assert tokens[:3] == GREEDY.tokens(CONTEXT, 3) and len(tokens) == 4
 
 
 def test_a_refused_call_is_forgotten() -> None:
-    with driver(slots=1, max_ahead=2, limits=GenerationLimits(max_waiting=1)) as made:
-        session, paused, waiting = (made.open() for _ in range(3))
-        blockers = [made.start(paused)]
-        made.wait(lambda: blockers[0].num_unread == 2)
-        blockers.append(made.start(waiting))
+    with driver(limits=GenerationLimits(max_waiting=1), started=False) as made:
+        session, other = made.open(), made.start(made.open())
         with pytest.raises(Exhausted):
             made.start(session, TEXT, request_id="first")
-        made.finish(*blockers)
-        assert_greedy(made.complete(session, TEXT, request_id="first"), CONTEXT)
+        made.engine.start()
+        made.finish(other)
+        GREEDY.check(made.complete(session, TEXT, request_id="first"), CONTEXT)
+        made.engine.stop()
 
 
 def test_one_call_at_a_time() -> None:
@@ -284,7 +284,7 @@ def test_malformed_routing_keys(key: str) -> None:
 
 @pytest.mark.parametrize("session_id", ["", "x", "a." + "g" * 32, "a." + "0" * 31, "a." + "0" * 32 + "\n", "../x"])
 def test_malformed_ids(session_id: str) -> None:
-    with driver() as made, pytest.raises(InvalidRequest, match="session_id has the form"):
+    with driver() as made, pytest.raises(InvalidRequest, match="a session_id is <routing_key>"):
         made.sessions.get(session_id)
 
 
