@@ -41,7 +41,9 @@ def at_position(model: LanguageModel, position: int) -> State:
 @torch.inference_mode()
 def median_ratio(model: LanguageModel, near: State, far: State, pairs: int) -> tuple[float, float]:
     """Median of far / near over the pairs, and the median step in seconds. The one that goes first alternates."""
-    token, ratios, steps = torch.tensor([10]), [], []
+    token = torch.tensor([10])
+    ratios: list[float] = []
+    steps: list[float] = []
     for pair in range(pairs):
         seconds = {}
         for name, state in (("near", near), ("far", far))[:: 1 if pair % 2 else -1]:

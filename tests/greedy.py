@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import torch
+
 from ssp_runtime.models.model import LanguageModel
 
 TIE = 1e-4  # tokens may differ where the two best logits are closer

@@ -26,8 +26,6 @@
 `REASONS` and `CODES` are the one mapping from what a server answers to these classes.
 """
 
-# ruff: noqa: N818 (named like the gRPC statuses they stand for, as in google.api_core)
-
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 import grpc
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # it ships no py.typed
+from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from ssp_client.errors import ServerUnreachable, SSPError, Unavailable, error_class

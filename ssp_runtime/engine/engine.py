@@ -261,8 +261,8 @@ class Engine:
         self._observer.stepped(len(calls), time.monotonic() - started)
         for call, token in zip(calls, tokens, strict=True):
             if token is None:
-                error = StateCorrupt("the state of this session holds NaN or infinite values")
-                self._finish(call, FinishReason.ERROR, error)
+                corrupt = StateCorrupt("the state of this session holds NaN or infinite values")
+                self._finish(call, FinishReason.ERROR, corrupt)
             else:
                 self._advance(call, token)
 

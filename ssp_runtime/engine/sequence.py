@@ -121,9 +121,7 @@ class Call:
         cut, params = self.finish_reason is FinishReason.ABORT, self.params
         if cut and params is not None:
             done = self.num_generated
-            params = replace(
-                params, max_tokens=params.max_tokens - done, min_tokens=max(0, params.min_tokens - done)
-            )
+            params = replace(params, max_tokens=params.max_tokens - done, min_tokens=max(0, params.min_tokens - done))
         call = Call(self.sequence, self.prompt if cut else (), params)
         call.text, call.cached_tokens = self.text, self.cached_tokens
         call.num_prompt_tokens = self.num_prompt_tokens

@@ -86,8 +86,8 @@ class SessionManager:
             return self._generators[session.id]
 
     def list(self, model: str, after: str, count: int) -> tuple[list[Session], str]:
-        """Sessions of a model ("": of all), oldest first, and a page token for `after` if more follow. Sessions that are
-        closed in between do not disturb the pages."""
+        """Sessions of a model ("": of all), oldest first, and a page token for `after` if more follow. Sessions closed
+        in between do not disturb the pages."""
         if after and not _PAGE_TOKEN.fullmatch(after):
             raise InvalidRequest("page_token is not one that ListSessions returned; begin again without it")
         with self._lock:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0, 1 for a failure, 130 after Ctrl-C (2, usage, exits by itself)."""
     try:
-        from ssp_client.cli.app import run  # noqa: PLC0415 (needs the extra, which may be missing)
+        from ssp_client.cli.app import run
     except ModuleNotFoundError as error:
         if error.name != "tyro":
             raise

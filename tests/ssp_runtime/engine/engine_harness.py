@@ -2,12 +2,14 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence as Ids
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Ids
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import torch
+
 from ssp_runtime.engine.engine import EngineConfig
 from ssp_runtime.engine.generator import GenerationLimits, Generator
 from ssp_runtime.engine.observer import Observer
@@ -23,7 +25,6 @@ from ssp_runtime.models.model import LanguageModel
 from ssp_runtime.sessions.manager import SessionLimits, SessionManager
 from ssp_runtime.sessions.session import Session
 from ssp_runtime.tokenizers import ByteTokenizer
-
 from tests.greedy import Greedy
 
 PATIENCE = 30.0  # seconds; every wait has a bound
@@ -42,7 +43,7 @@ def tiny_model() -> LanguageModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = LanguageModel(CONFIG)
-        model.backbone.embedding.weight.data.normal_()
+        torch.nn.init.normal_(model.get_parameter("backbone.embedding.weight"))
         model.lm_head.weight.data *= 4
     to_recurrent(model)
     return model
@@ -55,10 +56,14 @@ class Hooks(Observer):
     """Lets a test act in the engine's thread, at exactly one moment."""
 
     def __init__(self) -> None:
-        self.on_prefilled: Callable[[int], object] = lambda tokens: None
-        self.on_token: Callable[[Call], object] = lambda call: None
+        self.reset()
         self.rows: list[int] = []
         self.spills = self.restores = 0
+
+    def reset(self) -> None:
+        """The test acts no more."""
+        self.on_prefilled: Callable[[int], object] = lambda _: None
+        self.on_token: Callable[[Call], object] = lambda _: None
 
     def stepped(self, rows: int, seconds: float) -> None:  # noqa: ARG002
         self.rows.append(rows)
@@ -107,12 +112,13 @@ class Driver:
 
     def complete(self, owner: Sequence | Session, prompt: Ids[int] = (), **sampling: Any) -> list[int]:
         """Runs a call to its end; its tokens."""
-        begin = self.start if isinstance(owner, Session) else self.submit
-        return self.finish(begin(owner, prompt, **sampling))  # type: ignore[operator]  # both take their owner
+        if isinstance(owner, Session):
+            return self.finish(self.start(owner, prompt, **sampling))
+        return self.finish(self.submit(owner, prompt, **sampling))
 
     def finish(self, *calls: Call) -> list[int]:
         """Reads the calls to their ends; the tokens of the last."""
-        self.wait(lambda: all([self._read(call) for call in calls]))
+        self.wait(lambda: all(list(map(self._read, calls))))  # reads every one, each time
         return self.tokens(calls[-1])
 
     def ended(self, call: Call) -> Call:
@@ -169,9 +175,7 @@ def driver(
         stall_seconds=stall_seconds,
         scheduler=SchedulerConfig(min_piece=piece, max_piece=piece),
     )
-    made = Driver(
-        limits=limits or GenerationLimits(), session_limits=session_limits or SessionLimits(), config=config
-    )
+    made = Driver(limits=limits or GenerationLimits(), session_limits=session_limits or SessionLimits(), config=config)
     if not started:
         yield made
         return

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+
 from ssp_runtime.engine.batch_classifier import BatchClassifier, ClassifierConfig
 from ssp_runtime.errors import Draining, Exhausted, InvalidRequest
 from ssp_runtime.formats.artifact import Artifact, Description
@@ -20,7 +22,6 @@ from ssp_runtime.models.config import (
 )
 from ssp_runtime.models.model import Classifier
 from ssp_runtime.tokenizers import DNATokenizer
-
 from tests.ssp_runtime.engine.engine_harness import PATIENCE
 
 RANDOM = np.random.default_rng(0)
@@ -43,7 +44,7 @@ def artifact(*, numeric: bool = False) -> Artifact:
 
 
 @contextmanager
-def classifier(*, numeric: bool = False, started: bool = True, **config: int) -> Iterator[BatchClassifier]:
+def classifier(*, numeric: bool = False, started: bool = True, **config: Any) -> Iterator[BatchClassifier]:
     made = BatchClassifier("tiny", artifact(numeric=numeric), ClassifierConfig(**config))
     if started:
         made.start()
@@ -61,7 +62,7 @@ def test_a_sequence_alone_equals_itself_among_others() -> None:
 
 
 @pytest.mark.parametrize("bounds", [{"batch_tokens": 1}, {"batch_tokens": 100}, {"max_rows": 3}], ids=str)
-def test_the_batches_do_not_matter(bounds: dict[str, int]) -> None:
+def test_the_batches_do_not_matter(bounds: dict[str, Any]) -> None:
     with classifier() as free, classifier(**bounds) as bounded:
         assert np.allclose(free.submit(ROWS).result(PATIENCE), bounded.submit(ROWS).result(PATIENCE), atol=1e-5)
 

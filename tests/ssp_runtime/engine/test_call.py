@@ -3,6 +3,7 @@
 from collections.abc import Sequence as Ids
 
 import pytest
+
 from ssp_runtime.engine.sampling_params import SamplingParams
 from ssp_runtime.engine.sequence import PENALTY_WINDOW, Call, FinishReason, Progress, Sequence
 from ssp_runtime.tokenizers import ByteTokenizer

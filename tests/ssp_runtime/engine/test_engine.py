@@ -4,12 +4,12 @@ import time
 
 import pytest
 import torch
+
 from ssp_runtime.engine.engine import StateCorrupt
 from ssp_runtime.engine.generator import GenerationLimits
 from ssp_runtime.engine.sequence import Call, FinishReason
 from ssp_runtime.errors import Draining, Exhausted, InvalidRequest
 from ssp_runtime.state import initial_state
-
 from tests.ssp_runtime.engine.engine_harness import GREEDY, Driver, driver, params, tiny_model
 
 PROMPTS = [[(7 * i + 3 * j) % 256 for j in range(1 + 6 * i)] for i in range(12)]
@@ -146,7 +146,7 @@ def test_a_session_cancelled_in_a_prompt_goes_on_like_an_uninterrupted_one(histo
         context = [*with_bos(history), *GREEDY.tokens(with_bos(history), 1)] if history else []
         cancel_when(made, folded=len(context) + 20)
         cut = made.ended(made.submit(sequence, prompt))
-        made.hooks.on_prefilled = lambda tokens: None
+        made.hooks.reset()
         whole = context + prompt if history else with_bos(prompt)
         assert cut.finish_reason is FinishReason.ABORT
         assert len(context) + 20 <= sequence.position < len(whole)
@@ -158,7 +158,7 @@ def test_a_session_cancelled_in_a_prompt_can_go_on_from_there() -> None:
         sequence = made.sequence()
         cancel_when(made, folded=20)
         made.ended(made.submit(sequence, PROMPTS[8]))
-        made.hooks.on_prefilled = lambda tokens: None
+        made.hooks.reset()
         GREEDY.check(made.complete(sequence), with_bos(PROMPTS[8])[: sequence.position - 12])
 
 
@@ -201,8 +201,8 @@ def test_more_sessions_than_slots_all_finish_and_go_on() -> None:
     with driver(slots=2) as made:
         sequences = [made.sequence() for _ in range(7)]
         for _ in range(3):
-            calls = [made.submit(sequence, [i] if not sequence.position else []) for i, sequence in enumerate(sequences)]
-            made.finish(*calls)
+            prompts = [[] if sequence.position else [i] for i, sequence in enumerate(sequences)]
+            made.finish(*map(made.submit, sequences, prompts))
         assert made.hooks.spills >= 3 * 5 - 2 and made.hooks.restores > 5
         for i, sequence in enumerate(sequences):
             assert sequence.position == len(with_bos([i])) + 36
@@ -217,8 +217,13 @@ def test_a_spilled_session_does_not_wait_for_sessions_that_wait_for_it() -> None
             made.complete(sequence, [1])
         assert oldest not in made.engine.pool and middle in made.engine.pool and newest in made.engine.pool
         calls: list[Call] = []
-        made.hooks.on_token = lambda _: calls or calls.extend(made.submit(s) for s in (oldest, middle, newest))
-        made.settle()  # in one round, the spilled one first
+
+        def submit_all(_: Call) -> None:
+            if not calls:
+                calls.extend(map(made.submit, (oldest, middle, newest)))
+
+        made.hooks.on_token = submit_all  # within one round, the spilled one first
+        made.settle()
         made.finish(*calls)
 
 
@@ -291,7 +296,7 @@ def test_a_corrupt_state_fails_only_its_own_call() -> None:
         made.hooks.on_token = corrupt
         calls = [made.submit(sequence, [i, 7], temperature=float(i % 2)) for i, sequence in enumerate(sequences)]
         made.finish(*calls)
-        made.hooks.on_token = lambda call: None
+        made.hooks.reset()
         last = calls[2].history[-1]
         assert last.finish_reason is FinishReason.ERROR and isinstance(last.error, StateCorrupt)
         assert len(made.tokens(calls[2])) == 3

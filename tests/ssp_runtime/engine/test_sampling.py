@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from ssp_runtime.engine.sampling import Draw, sample, uniform
 from ssp_runtime.engine.sampling_params import SamplingParams
 
@@ -34,7 +35,7 @@ def numpy_distribution(row: np.ndarray, params: SamplingParams) -> np.ndarray:
         kept.add(token)
         mass += p[token]
     filtered = np.array([p[token] if token in kept else 0 for token in range(len(p))])
-    return filtered / filtered.sum()
+    return np.asarray(filtered / filtered.sum())
 
 
 def test_temperature_zero_takes_the_likeliest() -> None:
@@ -84,7 +85,7 @@ def test_neighbouring_seeds_draw_independently() -> None:
     numbers = np.stack([uniform([seed] * 4000, range(4000)) for seed in range(8)])
     correlations = np.corrcoef(numbers) - np.eye(8)
     assert abs(correlations).max() < 0.06 and abs(numbers.mean(1) - 0.5).max() < 0.02
-    assert (0 <= numbers).all() and (numbers < 1).all()
+    assert (numbers >= 0).all() and (numbers < 1).all()
 
 
 def test_a_draw_depends_on_seed_and_position_alone() -> None:

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import pytest
+
 from ssp_runtime.engine.sampling_params import SamplingParams
 from ssp_runtime.errors import InvalidRequest
 

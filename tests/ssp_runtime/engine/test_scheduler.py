@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import pytest
+
 from ssp_runtime.engine.scheduler import Scheduler, SchedulerConfig
 
 CONFIG = SchedulerConfig(piece_seconds=0.02, min_piece=32, max_piece=2048)

@@ -3,13 +3,13 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from ssp_runtime.engine.engine import StateCorrupt
 from ssp_runtime.engine.generator import GenerationLimits
 from ssp_runtime.engine.sequence import Call, FinishReason
 from ssp_runtime.errors import Exhausted, InvalidRequest, PositionMismatch, SessionBusy, UnknownSession
 from ssp_runtime.sessions.manager import SessionLimits
 from ssp_runtime.sessions.session import Session
-
 from tests.ssp_runtime.engine.engine_harness import GREEDY, Driver, driver, tiny_model
 
 TEXT = list(b"the quick brown fox jumps over the lazy dog")
@@ -20,7 +20,7 @@ def cut_after(made: Driver, session: Session, tokens: int, **sampling: object) -
     """A call "first" that is cut after so many tokens, none of them delivered."""
     made.hooks.on_token = lambda call: call.cancel() if call.num_generated == tokens else None
     cut = made.ended(made.start(session, TEXT, request_id="first", **sampling))
-    made.hooks.on_token = lambda call: None
+    made.hooks.reset()
     assert cut.finish_reason is FinishReason.ABORT and cut.num_generated == tokens
     return cut
 
@@ -97,9 +97,9 @@ def test_a_retry_after_two_cuts_goes_on_too() -> None:
 def test_a_retry_after_a_cut_in_the_prompt_folds_the_rest() -> None:
     with driver(piece=10) as made:
         session = made.open()
-        made.hooks.on_prefilled = lambda _: session.sequence.call and session.sequence.call.cancel()
+        made.hooks.on_prefilled = lambda _: list(map(Call.cancel, made.engine._calls()))
         made.ended(made.start(session, TEXT, request_id="first"))
-        made.hooks.on_prefilled = lambda _: None
+        made.hooks.reset()
         assert 10 <= session.sequence.position < 44
         GREEDY.check(made.finish(made.start(session, TEXT, request_id="first")), CONTEXT)
 
@@ -216,7 +216,7 @@ def test_a_session_whose_state_is_lost_does_not_begin_anew_in_silence() -> None:
         name = next(name for name, spec in tiny_model().state_spec.items() if spec.kind == "accumulator")
         made.hooks.on_token = lambda call: made.engine.pool.row(call.sequence)[name].fill_(float("nan"))
         made.finish(made.start(session, TEXT))
-        made.hooks.on_token = lambda call: None
+        made.hooks.reset()
         with pytest.raises(StateCorrupt):
             made.start(session)
         made.sessions.close(session.id)

@@ -7,9 +7,10 @@ import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from torch import Tensor
+
 from ssp_runtime.engine.state_pool import PoolFull, StatePool
 from ssp_runtime.state import State, TensorSpec, initial_state, num_bytes
-from torch import Tensor
 
 # Everything a state may hold: a running maximum, complex pairs, a bfloat16 ring buffer, a position, nothing at all.
 SPEC = {
@@ -167,7 +168,7 @@ class Movements(RuleBasedStateMachine):
     def step(self) -> None:
         """Writes through the running views, as a model's step does."""
         for tensor in self.pool.running().values():
-            tensor += 1
+            tensor.add_(1)
         for owner in self.running:
             self.fingerprints[owner] += 1
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from ssp_runtime.engine.text import TextStream
 from ssp_runtime.tokenizers import ByteTokenizer
 

@@ -1,0 +1,214 @@
+"""Sessions over the wire: they outlive calls, clients and accidents."""
+
+import subprocess
+import sys
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from ssp_client import Client, InvalidArgument, NotFound, PositionMismatch, SessionBusy, Tier
+from ssp_client.session import Session
+
+from ssp_runtime.formats.artifact import Artifact
+from tests.greedy import Greedy
+from tests.server.server_process import PATIENCE, ServerProcess, eventually
+
+TEXT = "the quick brown fox"
+CONTEXT = [0, *TEXT.encode()]
+SAMPLING = {"temperature": 0.0, "ignore_eos": True}
+
+
+def name() -> str:
+    return uuid.uuid4().hex
+
+
+def generate(session: Session, prompt: str | None = None, max_tokens: int = 8) -> tuple[int, ...]:
+    return session.complete(prompt, max_tokens=max_tokens, temperature=0, ignore_eos=True).token_ids
+
+
+def test_a_session_goes_on_where_it_stood(client: Client, greedy: Greedy) -> None:
+    with client.open_session() as session:
+        session.append(TEXT[:9])
+        session.append(TEXT[9:])
+        first, second = generate(session), generate(session)
+        greedy.check([*first, *second], CONTEXT)
+        third = generate(session, "abc")
+        greedy.check(third, [*CONTEXT, *first, *second, *b"abc"])
+
+
+def test_version_and_positions(client: Client, greedy: Greedy) -> None:
+    with client.open_session() as session:
+        assert (session.position, session.version) == (0, 0)
+        usage = session.append(TEXT)
+        assert (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens) == (20, 0, 0)
+        assert (session.position, session.version) == (20, 1)
+        made = session.complete("a", max_tokens=5, temperature=0, ignore_eos=True)
+        assert (made.usage.prompt_tokens, made.usage.completion_tokens, made.usage.cached_tokens) == (1, 5, 20)
+        assert made.session is not None
+        assert (made.session.position, made.session.committed_position, made.session.version) == (26, 26, 2)
+        info = session.info()
+        assert info.status == made.session and not info.busy and info.model == "writer"
+
+
+def test_what_the_server_knows_of_a_session(client: Client, writer: Artifact) -> None:
+    with client.open_session(routing_key="tenant-7") as session:
+        assert session.id.startswith("tenant-7.")
+        before = session.info()
+        session.append(TEXT)
+        after = session.info()
+        assert before.tier is Tier.HOST and after.tier is Tier.DEVICE
+        assert before.create_time == after.create_time and before.last_used_time and after.last_used_time
+        assert before.last_used_time < after.last_used_time
+        assert after.state_bytes == client.model("writer").state_bytes_per_session
+
+
+def test_closing(client: Client) -> None:
+    session = client.open_session()
+    session.append(TEXT)
+    assert session.close().position == 20
+    for again in (session.close, session.info, session.generate_text, lambda: session.append("a")):
+        with pytest.raises(NotFound, match="no session has this session_id"):
+            again()
+
+
+def test_sessions_are_listed_page_by_page_oldest_first(client: Client) -> None:
+    opened = [client.open_session() for _ in range(5)]
+    ids = [session.id for session in opened]
+    try:
+        listed = [info.session_id for info in client.list_sessions(page_size=2)]
+        assert [each for each in listed if each in ids] == ids
+        assert [info.session_id for info in client.list_sessions(model="reader")] == []
+        for info in client.list_sessions(page_size=1):
+            if info.session_id in ids:
+                client.session(info.session_id).close()
+        assert not {info.session_id for info in client.list_sessions()} & set(ids)
+    finally:
+        for info in client.list_sessions():
+            client.session(info.session_id).close()
+
+
+def test_the_expected_position_is_checked(client: Client) -> None:
+    with client.open_session() as session:
+        session.append(TEXT)
+        for call in (
+            lambda: session.append("a", expected_position=19),
+            lambda: list(session.generate(expected_position=21, **SAMPLING)),
+        ):
+            with pytest.raises(PositionMismatch, match="stands at position 20, not at"):
+                call()
+        assert session.info().position == 20
+        session.append("a", expected_position=20)
+
+
+def test_a_retried_open_is_one_session(client: Client) -> None:
+    request_id = name()
+    with client.open_session(request_id=request_id) as session:
+        assert client.open_session(request_id=request_id).id == session.id
+
+
+def test_a_retry_returns_the_same_and_advances_once(client: Client, greedy: Greedy) -> None:
+    with client.open_session() as session:
+        once, again = name(), name()
+        first = [session.append(TEXT, request_id=once) for _ in range(2)]
+        assert first[0] == first[1] and session.position == 20
+        answers = [list(session.generate(max_tokens=9, request_id=again, **SAMPLING)) for _ in range(2)]
+        tokens = [[token for chunk in answer for token in chunk.token_ids] for answer in answers]
+        assert tokens[0] == tokens[1] and answers[0][-1].usage == answers[1][-1].usage
+        assert (session.position, session.version) == (29, 2)
+        greedy.check([*tokens[0], *generate(session)], CONTEXT)
+
+
+def test_a_retry_takes_over_from_a_call_whose_client_is_gone(client: Client, greedy: Greedy) -> None:
+    request_id = name()
+    with client.open_session() as session, session.generate(
+        TEXT, max_tokens=20_000, request_id=request_id, **SAMPLING
+    ) as lost:
+        next(lost)
+        with client.session(session.id).generate(
+            TEXT, max_tokens=20_000, request_id=request_id, **SAMPLING
+        ) as retry:
+            tokens: list[int] = []
+            while len(tokens) < 60:
+                tokens += next(retry).token_ids
+            greedy.check(tokens[:60], CONTEXT)
+
+
+def test_tokens_that_a_cut_stream_did_not_deliver_come_first_in_the_next(client: Client, greedy: Greedy) -> None:
+    with client.open_session() as session:
+        with session.generate(TEXT, max_tokens=20_000, **SAMPLING) as stream:
+            delivered = [*next(stream).token_ids]
+        eventually(lambda: not session.info().busy)
+        position = session.info().position
+        following = session.complete(max_tokens=5, **SAMPLING)
+        computed = position - len(CONTEXT)
+        expected = greedy.tokens(CONTEXT, computed + 5)
+        assert list(following.token_ids) == expected[-len(following.token_ids) :]
+        assert len(delivered) + len(following.token_ids) <= computed + 5
+        assert len(following.token_ids) >= 5
+
+
+def test_two_calls_at_once_are_refused(client: Client) -> None:
+    with client.open_session(check_position=False) as session:
+        with session.generate(TEXT, max_tokens=20_000, **SAMPLING) as stream:
+            next(stream)
+            second = client.session(session.id)
+            for call in (lambda: second.append("a"), lambda: second.generate_text("a")):
+                with pytest.raises(SessionBusy, match="another call on this session is under way"):
+                    call()
+            assert second.info().busy
+        eventually(lambda: not session.info().busy)
+
+
+def test_closing_a_busy_session_ends_its_stream(client: Client, server: ServerProcess) -> None:
+    session = client.open_session()
+    stream = session.generate(TEXT, max_tokens=20_000, **SAMPLING)
+    next(stream)
+    client.session(session.id).close()
+    chunks = list(stream)
+    assert chunks[-1].finish_reason == "abort"
+    eventually(lambda: server.metrics()["ssp_state_slots_used"] == 0, within=2)
+
+
+def test_a_session_belongs_to_its_model(client: Client) -> None:
+    with client.open_session() as session, pytest.raises(InvalidArgument, match="belongs to model 'writer'"):
+        client.complete("a", model="reader", session_id=session.id)  # type: ignore[call-arg]
+
+
+KILLED = """
+import sys
+from ssp_client import Client
+for chunk in Client(sys.argv[1]).generate("to be killed", max_tokens=20_000, temperature=0, ignore_eos=True):
+    print("streaming", flush=True)
+"""
+
+
+def test_a_killed_client_frees_its_slot_and_hurts_nobody(client: Client, server: ServerProcess, greedy: Greedy) -> None:
+    eventually(lambda: server.metrics()["ssp_num_requests_running"] == 0)
+    killed = subprocess.Popen([sys.executable, "-c", KILLED, server.target], stdout=subprocess.PIPE)
+    assert killed.stdout is not None and killed.stdout.readline() == b"streaming\n"
+    begun = threading.Barrier(8)
+
+    def stream(i: int) -> list[int]:
+        tokens: list[int] = []
+        with client.generate(f"stream {i}", max_tokens=20_000, temperature=0, ignore_eos=True) as chunks:
+            tokens += next(chunks).token_ids
+            begun.wait(PATIENCE)
+            begun.wait(PATIENCE)  # the other client is dead
+            while len(tokens) < 150:
+                tokens += next(chunks).token_ids
+            begun.wait(PATIENCE)
+        return tokens[:150]
+
+    with ThreadPoolExecutor(7) as pool, killed.stdout:
+        streams = [pool.submit(stream, i) for i in range(7)]
+        begun.wait(PATIENCE)
+        assert server.metrics()["ssp_state_slots_used"] == 8
+        killed.kill()
+        killed.wait(PATIENCE)
+        eventually(lambda: server.metrics()["ssp_state_slots_used"] == 7, within=1)
+        begun.wait(PATIENCE)
+        begun.wait(PATIENCE)
+        for i, future in enumerate(streams):
+            greedy.check(future.result(PATIENCE), [0, *f"stream {i}".encode()])
+    eventually(lambda: server.metrics()["ssp_state_slots_used"] == 0, within=2)
