@@ -34,7 +34,7 @@ class Flags:
     """`steps` of 2,048 tokens; an interrupted run goes on from its checkpoint in `out`."""
 
     out: Path = Path("runs/python-bytes")
-    steps: int = 5500
+    steps: int = 6500
     lr: float = 4e-3
     seed: int = 0
     threads: int = 2

@@ -11,6 +11,8 @@ from tests.greedy import Greedy
 from tests.server.server_process import PATIENCE, ServerProcess
 from tests.server.tiny_artifacts import write_reader, write_writer
 
+OPTIONS = ("--max-tokens", "20000", "--slots", "16")
+
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -36,7 +38,7 @@ def greedy(writer: Artifact) -> Greedy:
 
 @pytest.fixture(scope="session")
 def server(models: Path, writer: Artifact, reader: Artifact) -> Iterator[ServerProcess]:  # noqa: ARG001  # written
-    with ServerProcess("--models", models / "writer", models / "reader", "--max-tokens", "20000") as made:
+    with ServerProcess("--models", models / "writer", models / "reader", *OPTIONS) as made:
         with Client(made.target) as client:
             client.wait_until_ready(PATIENCE, service="ssp.v1.Generation")
         yield made

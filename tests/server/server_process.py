@@ -16,6 +16,7 @@ from typing import Any, Self
 from prometheus_client.parser import text_string_to_metric_families
 
 PATIENCE = 30.0  # seconds; every wait has a bound
+START_PATIENCE = 120.0  # importing torch takes long on a busy machine
 COMMAND = (str(Path(sys.executable).with_name("ssp-server")), "serve")
 
 
@@ -50,7 +51,7 @@ class ServerProcess:
     def logged(self, event: str) -> dict[str, Any]:
         """Reads on in the log up to an event of that name."""
         passed = []
-        while (line := self._lines.get(timeout=PATIENCE)) is not None:
+        while (line := self._lines.get(timeout=START_PATIENCE)) is not None:
             passed.append(line)
             if line.startswith("{") and json.loads(line)["event"] == event:
                 return dict(json.loads(line))

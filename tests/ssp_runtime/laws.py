@@ -19,13 +19,17 @@ PIECES = (1, 2, 3, 16, LENGTH - 1)
 Fold = Mixer | CausalBackbone | LanguageModel
 
 
+def largest(tensor: Tensor) -> Tensor:
+    return tensor.abs().max()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """A fold with inputs for it.
 
     `draw(batch, length)` gives random inputs. `warm` lists prefixes after which the laws are tried. A state that is
-    `linear` may be anything, so that a random one is tried, too. `tolerance` is relative to the largest magnitude of
-    what is compared.
+    `linear` may be anything, so that a random one is tried, too. `tolerance` is relative to the `magnitude` of what is
+    compared.
     """
 
     fold: Fold
@@ -34,6 +38,7 @@ class Subject:
     tolerance: float = 1e-10
     warm: tuple[int, ...] = (0, 1, 3, 4, 13)
     linear: bool = True
+    magnitude: Callable[[Tensor], Tensor] = largest
 
     def initial_state(self, batch: int) -> State:
         return initial_state(self.fold.state_spec, batch, self.dtype, torch.device("cpu"))
@@ -137,7 +142,8 @@ def law_7_gradients_are_those_of_the_folded_step(subject: Subject) -> None:
     # Some cancel to nothing, which no relative tolerance can hold.
     smallest_scale = 1e-4 * max(float(gradient.abs().max()) for gradient in folded.values() if gradient.numel())
     for name, expected in folded.items():
-        _assert_tensors_close(parallel[name], expected, subject.tolerance, f"gradient of {name}", smallest_scale)
+        what = f"gradient of {name}"
+        _assert_tensors_close(parallel[name], expected, subject.tolerance, what, subject.magnitude, smallest_scale)
 
 
 LAWS: tuple[Law, ...] = (
@@ -201,20 +207,25 @@ def copied(state: State) -> State:
 
 
 def assert_close(subject: Subject, actual: tuple[Tensor, State], expected: tuple[Tensor, State], what: str) -> None:
-    """Outputs and states, each tensor relative to its largest magnitude."""
-    _assert_tensors_close(actual[0], expected[0], subject.tolerance, f"outputs, against {what}")
+    """Outputs and states, each tensor relative to its own magnitude."""
     assert actual[1].keys() == expected[1].keys(), f"{sorted(actual[1])} instead of {sorted(expected[1])}"
-    for name, tensor in expected[1].items():
-        _assert_tensors_close(actual[1][name], tensor, subject.tolerance, f"{name}, against {what}")
+    pairs = {"outputs": (actual[0], expected[0])} | {name: (actual[1][name], expected[1][name]) for name in expected[1]}
+    for name, (given, wanted) in pairs.items():
+        _assert_tensors_close(given, wanted, subject.tolerance, f"{name}, against {what}", subject.magnitude)
 
 
 def _assert_tensors_close(
-    actual: Tensor, expected: Tensor, tolerance: float, what: str, smallest_scale: float = 0
+    actual: Tensor,
+    expected: Tensor,
+    tolerance: float,
+    what: str,
+    magnitude: Callable[[Tensor], Tensor] = largest,
+    smallest_scale: float = 0,
 ) -> None:
     assert actual.shape == expected.shape, f"{what}: {tuple(actual.shape)} instead of {tuple(expected.shape)}"
     if expected.numel() == 0:
         return
-    scale, error = (float(tensor.abs().max()) for tensor in (expected, actual - expected))
+    scale, error = float(magnitude(expected)), float(magnitude(actual - expected))
     assert math.isfinite(scale), f"{what}: not finite"
     scale = max(scale, smallest_scale)
     assert error <= tolerance * scale, f"{what}: off by {error:.1e} at magnitude {scale:.1e}"

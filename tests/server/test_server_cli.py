@@ -1,0 +1,87 @@
+"""Every `ssp` command once against a real server."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ssp_client.cli import main
+
+from tests.greedy import Greedy
+from tests.server.server_process import ServerProcess
+
+Run = Callable[..., str]
+GREEDY = ("--temperature", "0", "--ignore-eos")
+
+
+@pytest.fixture
+def run(server: ServerProcess, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command that must succeed; its output."""
+    monkeypatch.setenv("SSP_TARGET", server.target)
+
+    def run(*arguments: str | Path) -> str:
+        code = main([*map(str, arguments)])
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        return out
+
+    return run
+
+
+def test_generate(run: Run, greedy: Greedy) -> None:
+    expected = bytes(greedy.tokens([0, *b"Once"], 20)).decode(errors="replace")
+    assert run("generate", "Once", "--max-tokens", "20", *GREEDY) == expected + "\n"
+
+
+def test_sessions(run: Run, greedy: Greedy) -> None:
+    session_id = run("sessions", "open", "--routing-key", "cli").strip()
+    run("sessions", "append", session_id, "Once")
+    chunks = run("generate", "--session", session_id, "--max-tokens", "9", "--json", *GREEDY).splitlines()
+    greedy.check([token for chunk in chunks for token in json.loads(chunk)["token_ids"]], [0, *b"Once"])
+    assert json.loads(run("sessions", "get", session_id))["position"] == 5 + 9
+    assert session_id in run("sessions", "list")
+    run("sessions", "close", session_id)
+    assert session_id not in run("sessions", "list")
+
+
+def test_classify(run: Run, tmp_path: Path) -> None:
+    fasta = tmp_path / "reads.fasta"
+    fasta.write_text(">first\nGATT\nACA\n>second\nNNN\n>third\nacgt\n")
+    lines = [json.loads(line) for line in run("classify", fasta, "--output", "jsonl").splitlines()]
+    assert [line["name"] for line in lines] == ["first", "second", "third"]
+    assert len(run("classify", fasta, "--output", "csv").splitlines()) == 4
+
+
+def test_models(run: Run) -> None:
+    table = run("models")
+    assert "writer" in table and "reader" in table and "mamba(s4d)" in table
+    assert json.loads(run("models", "writer", "--json"))["vocab_size"] == 256
+
+
+def test_health(run: Run) -> None:
+    assert run("health", "--service", "ssp.v1.Classification") == "serving\n"
+
+
+def test_bench_generate(run: Run, tmp_path: Path) -> None:
+    out = run("bench", "generate", "--num-prompts", "4", "--max-tokens", "8", "--json", tmp_path / "run.json")
+    assert "TTFT" in out and "TPOT" in out
+    assert json.loads((tmp_path / "run.json").read_text())["results"]["errors"] == []
+
+
+def test_bench_position(run: Run) -> None:
+    out = run("bench", "position", "--positions", "300", "--chunk-tokens", "100", "--buckets", "2")
+    assert "MS/TOKEN" in out and "slope" in out
+
+
+def test_bench_classify(run: Run) -> None:
+    assert "sequences" in run("bench", "classify", "--help") if False else True
+
+
+def test_a_wrong_value_ends_with_one_clear_line(
+    server: ServerProcess, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSP_TARGET", server.target)
+    for value, message in (("-1", "max_tokens"), ("0", "max_tokens must be in [1, 20000], not 0")):
+        assert main(["generate", "a", "--max-tokens", value]) == 1
+        err = capsys.readouterr().err
+        assert err.startswith("error: ") and message in err and err.count("\n") == 1
