@@ -34,14 +34,14 @@ class Flags:
 
     out: Path = Path("runs/promoters")
     folds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    epochs: float = 12
+    epochs: float = 8
     batch_size: int = 32
-    d_model: int = 64
-    layers: int = 3
+    d_model: int = 48
+    layers: int = 2
     d_state: int = 8
     d_conv: int = 8
     dropout: float = 0.2
-    noise: float = 0.1
+    noise: float = 0.05
     lr: float = 2e-3
     weight_decay: float = 0.1
     seed: int = 0
