@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 def call(channel: grpc.Channel, pool: DescriptorPool, service: str, method: str, request: dict[str, Any]) -> list[Any]:
     described = pool.FindServiceByName(service).FindMethodByName(method)
-    make = channel.unary_stream if described.server_streaming else channel.unary_unary
+    make: Any = channel.unary_stream if described.server_streaming else channel.unary_unary
     invoke = make(
         f"/{service}/{method}",
         request_serializer=GetMessageClass(described.input_type).SerializeToString,

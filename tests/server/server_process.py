@@ -67,13 +67,14 @@ class ServerProcess:
         return code
 
     def metrics(self) -> dict[str, float]:
-        """Every sample of the metrics port, summed over its labels; with one label, also as `name{value}`."""
+        """Every sample of the metrics port: by itself as `name{values}`, in the order of its labels' names, and summed
+        over its labels."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=PATIENCE) as answer:
             text = answer.read().decode()
         samples: dict[str, float] = {}
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                labels = [value for name, value in sample.labels.items() if name not in ("model", "le")]
+                labels = [value for name, value in sorted(sample.labels.items()) if name not in ("model", "le")]
                 for name in {sample.name, f"{sample.name}{{{','.join(labels)}}}"}:
                     samples[name] = samples.get(name, 0.0) + sample.value
         return samples

@@ -59,7 +59,7 @@ def test_thousands_of_sequences_come_back_in_order(client: Client) -> None:
 
 def test_one_bad_sequence_among_many_is_found(client: Client) -> None:
     sequences = [*["ACGT"] * 40, "ACGU", *["GG"] * 20]
-    with pytest.raises(InvalidSequence, match="sequence 40: .*letter 'U' at position 3") as refused:
+    with pytest.raises(InvalidSequence, match=r"sequence 40: .*letter 'U' at position 3") as refused:
         client.classify(sequences)
     assert refused.value.index == 40
     outcomes = list(client.iter_classify(sequences, return_exceptions=True))

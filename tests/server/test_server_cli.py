@@ -74,7 +74,15 @@ def test_bench_position(run: Run) -> None:
 
 
 def test_bench_classify(run: Run) -> None:
-    assert "sequences" in run("bench", "classify", "--help") if False else True
+    lines = run("bench", "classify", "--lengths", "8", "32", "--num-sequences", "5").splitlines()
+    assert [line.split()[0] for line in lines] == ["LENGTH", "8", "32"]
+
+
+def test_bench_sessions(run: Run, server: ServerProcess) -> None:
+    url = f"http://127.0.0.1:{server.metrics_port}/metrics"
+    out = run("bench", "sessions", "--count", "3", "--metrics-url", url)
+    assert "sessions opened           3\n" in out and "unknown" not in out
+    assert run("sessions", "list").count("\n") == 1
 
 
 def test_a_wrong_value_ends_with_one_clear_line(

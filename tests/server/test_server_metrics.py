@@ -50,7 +50,7 @@ def test_every_metric_is_there_under_its_name(client: Client, server: ServerProc
     samples = server.metrics()
     expected = {f"ssp_{name}" for name in (*COUNTERS, *GAUGES)}
     expected |= {f"ssp_{name}{end}" for name in HISTOGRAMS for end in ("_bucket", "_sum", "_count")}
-    expected |= {f"ssp_sessions{{{tier},{status}}}" for tier in ("device", "host") for status in ("busy", "idle")}
+    expected |= {f"ssp_sessions{{{status},{tier}}}" for tier in ("device", "host") for status in ("busy", "idle")}
     expected |= {"ssp_state_bytes{device}", "ssp_state_bytes{host}", "process_resident_memory_bytes"}
     assert expected <= samples.keys(), expected - samples.keys()
 
@@ -93,7 +93,7 @@ def test_gauges_follow_and_come_back_to_zero(client: Client, server: ServerProce
         stream = streams.enter_context(session.generate("a", max_tokens=20_000, ignore_eos=True))
         next(stream)
         busy = server.metrics()
-        assert busy["ssp_sessions{device,busy}"] == busy["ssp_state_slots_used"] == 1
+        assert busy["ssp_sessions{busy,device}"] == busy["ssp_state_slots_used"] == 1
         assert busy["ssp_state_slots_available"] == slots - 1
         assert busy["ssp_state_bytes{device}"] == session.info().state_bytes
     for name in ("num_requests_running", "num_requests_waiting", "state_slots_used", "sessions", "state_bytes"):
@@ -106,7 +106,7 @@ def test_sessions_beyond_the_slots_are_spilled_and_restored(client: Client, gain
         for session in sessions:
             session.append("a")
         made = gained()
-        assert made["ssp_session_spills_total"] == 4 and made["ssp_sessions{host,idle}"] == 4
+        assert made["ssp_session_spills_total"] == 4 and made["ssp_sessions{idle,host}"] == 4
         for session in sessions:
             session.complete(max_tokens=1)
         made = gained()

@@ -7,16 +7,15 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from ssp_client import Client, InvalidArgument, NotFound, PositionMismatch, SessionBusy, Tier
+from ssp_client import Client, InvalidArgument, NotFound, PositionMismatch, SamplingParams, SessionBusy, Tier
 from ssp_client.session import Session
 
-from ssp_runtime.formats.artifact import Artifact
 from tests.greedy import Greedy
 from tests.server.server_process import PATIENCE, ServerProcess, eventually
 
 TEXT = "the quick brown fox"
 CONTEXT = [0, *TEXT.encode()]
-SAMPLING = {"temperature": 0.0, "ignore_eos": True}
+GREEDY = SamplingParams(temperature=0.0, ignore_eos=True)
 
 
 def name() -> str:
@@ -24,7 +23,7 @@ def name() -> str:
 
 
 def generate(session: Session, prompt: str | None = None, max_tokens: int = 8) -> tuple[int, ...]:
-    return session.complete(prompt, max_tokens=max_tokens, temperature=0, ignore_eos=True).token_ids
+    return session.complete(prompt, max_tokens=max_tokens, sampling_params=GREEDY).token_ids
 
 
 def test_a_session_goes_on_where_it_stood(client: Client, greedy: Greedy) -> None:
@@ -37,7 +36,7 @@ def test_a_session_goes_on_where_it_stood(client: Client, greedy: Greedy) -> Non
         greedy.check(third, [*CONTEXT, *first, *second, *b"abc"])
 
 
-def test_version_and_positions(client: Client, greedy: Greedy) -> None:
+def test_version_and_positions(client: Client) -> None:
     with client.open_session() as session:
         assert (session.position, session.version) == (0, 0)
         usage = session.append(TEXT)
@@ -51,7 +50,7 @@ def test_version_and_positions(client: Client, greedy: Greedy) -> None:
         assert info.status == made.session and not info.busy and info.model == "writer"
 
 
-def test_what_the_server_knows_of_a_session(client: Client, writer: Artifact) -> None:
+def test_what_the_server_knows_of_a_session(client: Client) -> None:
     with client.open_session(routing_key="tenant-7") as session:
         assert session.id.startswith("tenant-7.")
         before = session.info()
@@ -93,7 +92,7 @@ def test_the_expected_position_is_checked(client: Client) -> None:
         session.append(TEXT)
         for call in (
             lambda: session.append("a", expected_position=19),
-            lambda: list(session.generate(expected_position=21, **SAMPLING)),
+            lambda: list(session.generate(expected_position=21, sampling_params=GREEDY)),
         ):
             with pytest.raises(PositionMismatch, match="stands at position 20, not at"):
                 call()
@@ -112,7 +111,7 @@ def test_a_retry_returns_the_same_and_advances_once(client: Client, greedy: Gree
         once, again = name(), name()
         first = [session.append(TEXT, request_id=once) for _ in range(2)]
         assert first[0] == first[1] and session.position == 20
-        answers = [list(session.generate(max_tokens=9, request_id=again, **SAMPLING)) for _ in range(2)]
+        answers = [list(session.generate(max_tokens=9, request_id=again, sampling_params=GREEDY)) for _ in range(2)]
         tokens = [[token for chunk in answer for token in chunk.token_ids] for answer in answers]
         assert tokens[0] == tokens[1] and answers[0][-1].usage == answers[1][-1].usage
         assert (session.position, session.version) == (29, 2)
@@ -121,12 +120,13 @@ def test_a_retry_returns_the_same_and_advances_once(client: Client, greedy: Gree
 
 def test_a_retry_takes_over_from_a_call_whose_client_is_gone(client: Client, greedy: Greedy) -> None:
     request_id = name()
-    with client.open_session() as session, session.generate(
-        TEXT, max_tokens=20_000, request_id=request_id, **SAMPLING
-    ) as lost:
+    with (
+        client.open_session() as session,
+        session.generate(TEXT, max_tokens=20_000, request_id=request_id, sampling_params=GREEDY) as lost,
+    ):
         next(lost)
         with client.session(session.id).generate(
-            TEXT, max_tokens=20_000, request_id=request_id, **SAMPLING
+            TEXT, max_tokens=20_000, request_id=request_id, sampling_params=GREEDY
         ) as retry:
             tokens: list[int] = []
             while len(tokens) < 60:
@@ -136,11 +136,11 @@ def test_a_retry_takes_over_from_a_call_whose_client_is_gone(client: Client, gre
 
 def test_tokens_that_a_cut_stream_did_not_deliver_come_first_in_the_next(client: Client, greedy: Greedy) -> None:
     with client.open_session() as session:
-        with session.generate(TEXT, max_tokens=20_000, **SAMPLING) as stream:
+        with session.generate(TEXT, max_tokens=20_000, sampling_params=GREEDY) as stream:
             delivered = [*next(stream).token_ids]
         eventually(lambda: not session.info().busy)
         position = session.info().position
-        following = session.complete(max_tokens=5, **SAMPLING)
+        following = session.complete(max_tokens=5, sampling_params=GREEDY)
         computed = position - len(CONTEXT)
         expected = greedy.tokens(CONTEXT, computed + 5)
         assert list(following.token_ids) == expected[-len(following.token_ids) :]
@@ -150,7 +150,7 @@ def test_tokens_that_a_cut_stream_did_not_deliver_come_first_in_the_next(client:
 
 def test_two_calls_at_once_are_refused(client: Client) -> None:
     with client.open_session(check_position=False) as session:
-        with session.generate(TEXT, max_tokens=20_000, **SAMPLING) as stream:
+        with session.generate(TEXT, max_tokens=20_000, sampling_params=GREEDY) as stream:
             next(stream)
             second = client.session(session.id)
             for call in (lambda: second.append("a"), lambda: second.generate_text("a")):
@@ -162,7 +162,7 @@ def test_two_calls_at_once_are_refused(client: Client) -> None:
 
 def test_closing_a_busy_session_ends_its_stream(client: Client, server: ServerProcess) -> None:
     session = client.open_session()
-    stream = session.generate(TEXT, max_tokens=20_000, **SAMPLING)
+    stream = session.generate(TEXT, max_tokens=20_000, sampling_params=GREEDY)
     next(stream)
     client.session(session.id).close()
     chunks = list(stream)
@@ -172,7 +172,7 @@ def test_closing_a_busy_session_ends_its_stream(client: Client, server: ServerPr
 
 def test_a_session_belongs_to_its_model(client: Client) -> None:
     with client.open_session() as session, pytest.raises(InvalidArgument, match="belongs to model 'writer'"):
-        client.complete("a", model="reader", session_id=session.id)  # type: ignore[call-arg]
+        list(client.generate("a", model="reader", session_id=session.id))
 
 
 KILLED = """

@@ -11,10 +11,12 @@ from torch.autograd.function import once_differentiable
 from ssp_kernels import native
 from ssp_kernels.causal_conv1d import torch_form
 
+_SOURCE = Path(__file__).with_suffix(".cpp")
+
 
 def library() -> ctypes.CDLL:
     """Raises `Unavailable` where it cannot be compiled."""
-    return native.load(Path(__file__).with_suffix(".cpp"))
+    return native.load(_SOURCE)
 
 
 def forward(

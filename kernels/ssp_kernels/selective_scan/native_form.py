@@ -12,13 +12,14 @@ from ssp_kernels import native
 from ssp_kernels.selective_scan import torch_form
 from ssp_kernels.selective_scan.arguments import consistent, needs_grad
 
+_SOURCE = Path(__file__).with_suffix(".cpp")
 _SEGMENT = 32  # kSegment of the C++ file
 _GROUP = 16  # kGroup
 
 
 def library() -> ctypes.CDLL:
     """Raises `Unavailable` where it cannot be compiled."""
-    return native.load(Path(__file__).with_suffix(".cpp"))
+    return native.load(_SOURCE)
 
 
 def forward(

@@ -37,8 +37,8 @@ class GenerateRequest(_message.Message):
     expected_position: _builtins.int
     """Refuse with ABORTED {POSITION_MISMATCH} unless the session stands exactly here."""
     request_id: _builtins.str
-    """Names this call. A second call on the session with the same name does not advance it again:
-    the first call's tokens are returned instead. Default: made by the server. At most 128 characters.
+    """Names this call. If the session's last call has the same name, it is not repeated: its tokens are returned again,
+    and what it had left to do when it was cut short is done. This is looked at before expected_position. Default: made by the server. At most 128 characters.
     """
     @_builtins.property
     def input(self) -> _common_pb2.SequenceInput:
@@ -78,9 +78,13 @@ class StreamOptions(_message.Message):
     MAX_CHUNK_TOKENS_FIELD_NUMBER: _builtins.int
     MAX_CHUNK_DELAY_MS_FIELD_NUMBER: _builtins.int
     max_chunk_tokens: _builtins.int
-    """Send a message when this many tokens wait. 1 to 1,024. Default 8."""
+    """Send a message when this many tokens wait. 1 to 1,024, of which 32 are ever waited for: the engine runs no further
+    ahead of its reader. Default 8.
+    """
     max_chunk_delay_ms: _builtins.int
-    """Send a message when the oldest waiting token is this old, in milliseconds. The first token goes at once. Default 20."""
+    """Send a message when the oldest waiting token is this old, in milliseconds. At most 60,000. The first token
+    goes at once. Default 20.
+    """
     def __init__(
         self,
         *,

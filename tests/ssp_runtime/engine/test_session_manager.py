@@ -1,5 +1,7 @@
 """Sessions: states with names, that retries never advance twice."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -153,6 +155,15 @@ def test_undelivered_tokens_wait_through_an_append() -> None:
         made.append(session, [1])
         tokens = made.complete(session, max_tokens=1)
         assert tokens[:3] == GREEDY.tokens(CONTEXT, 3) and len(tokens) == 4
+
+
+def test_drawn_tokens_do_not_depend_on_where_calls_begin() -> None:
+    drawn: dict[str, Any] = {"temperature": 1.0, "seed": 3, "repetition_penalty": 1.3, "presence_penalty": 0.2}
+    with driver() as made:
+        whole = made.complete(made.open(), TEXT, **drawn)
+        session = made.open()
+        made.append(session, TEXT)
+        assert [token for count in (5, 1, 6) for token in made.complete(session, max_tokens=count, **drawn)] == whole
 
 
 def test_a_refused_call_is_forgotten() -> None:

@@ -1,0 +1,135 @@
+"""Chunks: when one is sent, and what becomes of one that cannot be."""
+
+import asyncio
+import time
+from typing import cast
+
+import pytest
+from ssp.v1 import generation_pb2
+from ssp_server.readers import ChunkOptions, Reader, Readers, chunk_options
+
+from ssp_runtime.engine.engine import Engine
+from ssp_runtime.engine.sampling_params import SamplingParams
+from ssp_runtime.engine.sequence import Call, FinishReason, Progress, Sequence
+from ssp_runtime.tokenizers import ByteTokenizer
+
+
+class StillEngine:
+    """It only counts how often it is woken."""
+
+    max_ahead = 32
+
+    def __init__(self) -> None:
+        self.wakes = 0
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+
+class Room:
+    """A call, its reader, and what the engine would do."""
+
+    def __init__(self, **options: float) -> None:
+        self.engine = StillEngine()
+        self.call = Call(Sequence(ByteTokenizer().detokenizer(), kept=True), [1], SamplingParams())
+        self.readers = Readers(asyncio.get_running_loop())
+        self.reader: Reader = self.readers.add(
+            self.call,
+            cast(Engine, self.engine),
+            ChunkOptions(max_tokens=int(options.get("max_tokens", 8)), max_delay=options.get("max_delay", 60.0)),
+        )
+        self.chunks = self.reader.chunks()
+
+    def put(self, *tokens: int, finish_reason: FinishReason | None = None) -> None:
+        for token in tokens:
+            self.call.put(Progress(position=0, token_ids=(token,), finish_reason=finish_reason))
+        self.readers.deliver([self.call])
+
+    async def chunk(self) -> list[int]:
+        taken = await asyncio.wait_for(anext(self.chunks), 10)
+        return [token for progress in taken for token in progress.token_ids]
+
+
+async def test_the_first_token_goes_at_once_then_chunks_fill() -> None:
+    room = Room(max_tokens=3)
+    room.put(0)
+    assert await room.chunk() == [0]
+    waiting = asyncio.ensure_future(room.chunk())
+    for token in (1, 2, 3, 4):
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        room.put(token)
+    assert await waiting == [1, 2, 3]
+    room.put(5, 6)
+    assert await room.chunk() == [4, 5, 6]
+
+
+async def test_a_chunk_goes_when_its_oldest_token_is_old() -> None:
+    room = Room(max_delay=0.05)
+    room.put(0)
+    assert await room.chunk() == [0]
+    started = time.monotonic()
+    room.put(1)
+    assert await room.chunk() == [1] and time.monotonic() - started >= 0.04
+
+
+async def test_a_chunk_goes_when_the_engine_has_run_as_far_ahead_as_it_may() -> None:
+    room = Room(max_tokens=1000)
+    room.put(0)
+    await room.chunk()
+    room.put(*range(1, 33))
+    assert await room.chunk() == [*range(1, 33)]
+
+
+async def test_the_last_chunk_goes_at_once_and_ends_the_stream() -> None:
+    room = Room()
+    room.put(0)
+    await room.chunk()
+    room.put(1, 2)
+    room.put(3, finish_reason=FinishReason.LENGTH)
+    assert await room.chunk() == [1, 2, 3]
+    with pytest.raises(StopAsyncIteration):
+        await room.chunk()
+    assert not room.call.cancelled.is_set()
+
+
+async def test_the_engine_hears_of_every_chunk_taken() -> None:
+    room = Room(max_tokens=1)
+    room.put(0, 1)
+    await room.chunk()
+    await room.chunk()
+    assert room.engine.wakes == 2
+
+
+async def test_a_chunk_that_could_not_be_sent_stays_undelivered_and_the_call_ends() -> None:
+    room = Room(max_tokens=2)
+    room.put(0)
+    await room.chunk()
+    room.put(1, 2, 3)
+    assert await room.chunk() == [1, 2]
+    await room.chunks.aclose()  # type: ignore[attr-defined]  # as when the client goes while [1, 2] is being written
+    assert room.call.cancelled.is_set() and room.engine.wakes
+    assert [progress.token_ids for progress in room.call.undelivered()] == [(1,), (2,), (3,)]
+
+
+async def test_a_client_that_goes_while_nothing_comes_ends_the_call() -> None:
+    room = Room()
+    waiting = asyncio.ensure_future(room.chunk())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert room.call.cancelled.is_set()
+
+
+async def test_waiting_for_an_end_reads_nothing() -> None:
+    room = Room()
+    waiting = asyncio.ensure_future(room.readers.finish(room.call, cast(Engine, room.engine)))
+    room.put(0, 1)
+    room.put(2, finish_reason=FinishReason.LENGTH)
+    assert (await asyncio.wait_for(waiting, 10)).token_ids == (2,)
+    assert room.call.num_unread == 3 and not room.call.cancelled.is_set()
+
+
+def test_defaults() -> None:
+    assert chunk_options(generation_pb2.StreamOptions()) == ChunkOptions(max_tokens=8, max_delay=0.02)
