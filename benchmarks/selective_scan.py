@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import torch
 import tyro
-from ssp_kernels.registry import Unavailable
-from ssp_kernels.selective_scan import OPERATOR, SelectiveScanForm
 from torch import Tensor
 from torch.utils.benchmark import Timer
+
+from ssp_kernels.registry import Unavailable
+from ssp_kernels.selective_scan import OPERATOR, SelectiveScanForm
 
 BASELINE = "torch"
 ONLY_ON = {"native": "cpu", "triton": "cuda"}

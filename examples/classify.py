@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import dnaio
+
 from ssp_client import Client
 
 path = Path(__file__).with_name("promoters.fasta")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ssp.v1 import common_pb2
-
 from ssp_client import wire
 from ssp_client.errors import InvalidArgument, InvalidSequence
 from ssp_client.types import ModelInfo, Prediction, SequenceLike, Task

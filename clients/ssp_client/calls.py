@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
-from ssp.v1 import classification_pb2, common_pb2, generation_pb2, models_pb2, sessions_pb2
 
+from ssp.v1 import classification_pb2, common_pb2, generation_pb2, models_pb2, sessions_pb2
 from ssp_client import health, wire
 from ssp_client.types import (
     GenerateChunk,

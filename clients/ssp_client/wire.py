@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from google.protobuf.timestamp_pb2 import Timestamp
-from ssp.v1 import classification_pb2, common_pb2, generation_pb2, models_pb2, sessions_pb2
 
+from ssp.v1 import classification_pb2, common_pb2, generation_pb2, models_pb2, sessions_pb2
 from ssp_client.types import (
     FinishReason,
     GenerateChunk,

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from ssp.v1 import generation_pb2
-
 from ssp_runtime.engine.engine import Engine
 from ssp_runtime.engine.sequence import Call, Progress
 from ssp_runtime.errors import InvalidRequest

@@ -9,9 +9,9 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+
 from ssp.v1 import classification_pb2, generation_pb2, models_pb2, sessions_pb2
 from ssp_kernels import registry as kernels
-
 from ssp_runtime.engine.batch_classifier import BatchClassifier, ClassifierConfig, Measure
 from ssp_runtime.engine.engine import EngineConfig
 from ssp_runtime.engine.generator import GenerationLimits, Generator

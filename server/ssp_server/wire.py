@@ -5,8 +5,8 @@ from collections.abc import Sequence as Ids
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
-from ssp.v1 import common_pb2, generation_pb2, models_pb2, sessions_pb2
 
+from ssp.v1 import common_pb2, generation_pb2, models_pb2, sessions_pb2
 from ssp_runtime.engine.batch_classifier import BatchClassifier
 from ssp_runtime.engine.generator import Generator
 from ssp_runtime.engine.sampling_params import SamplingParams

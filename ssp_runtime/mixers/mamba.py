@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from ssp_kernels.causal_conv1d import causal_conv1d, causal_conv1d_step
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssp_kernels.causal_conv1d import causal_conv1d, causal_conv1d_step
 from ssp_runtime.mixers.base import AnyMixerConfig, Mixer, Positive, SequenceLayer, masked, reversed_in_length
 from ssp_runtime.mixers.s6 import S6Config
 from ssp_runtime.state import State, TensorSpec, select

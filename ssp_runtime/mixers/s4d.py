@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from ssp_kernels.discretization import zero_order_hold
-from ssp_kernels.lti_ssm import lti_ssm, lti_ssm_step
 from torch import Tensor, nn
 
+from ssp_kernels.discretization import zero_order_hold
+from ssp_kernels.lti_ssm import lti_ssm, lti_ssm_step
 from ssp_runtime.mixers.base import Coefficients, Mixer, Positive, masked
 from ssp_runtime.mixers.initialization import DiagonalInit, diagonal_state_matrix, log_uniform_dt
 from ssp_runtime.state import State, TensorSpec

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from ssp_kernels.selective_scan import selective_scan, selective_scan_step
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssp_kernels.selective_scan import selective_scan, selective_scan_step
 from ssp_runtime.mixers.base import Coefficients, Mixer, Positive, masked
 from ssp_runtime.mixers.initialization import log_uniform_dt
 from ssp_runtime.state import State, TensorSpec

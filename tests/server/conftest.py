@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ssp_client import Client
 
+from ssp_client import Client
 from ssp_runtime.formats.artifact import Artifact
 from tests.greedy import Greedy
 from tests.server.server_process import PATIENCE, ServerProcess

@@ -6,6 +6,7 @@ from typing import cast
 import grpc
 import numpy as np
 import pytest
+
 from ssp.v1 import classification_pb2, common_pb2, generation_pb2, sessions_pb2
 from ssp_client import (
     Client,
@@ -18,7 +19,6 @@ from ssp_client import (
     StreamOptions,
 )
 from ssp_client.status import to_exception
-
 from tests.greedy import Greedy
 from tests.server.server_process import PATIENCE, ServerProcess
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from ssp_client import Client, InvalidSequence, Prediction
 
+from ssp_client import Client, InvalidSequence, Prediction
 from ssp_runtime.formats.artifact import Artifact
 from tests.server.tiny_artifacts import LABELS
 

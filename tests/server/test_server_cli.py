@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ssp_client.cli import main
 
+from ssp_client.cli import main
 from tests.greedy import Greedy
 from tests.server.server_process import ServerProcess
 

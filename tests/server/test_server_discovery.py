@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from ssp_client import Client, InputKind, NotFound, ServingStatus, Task
 
+from ssp_client import Client, InputKind, NotFound, ServingStatus, Task
 from ssp_runtime import state
 from ssp_runtime.formats.artifact import Artifact
 from tests.greedy import Greedy

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from ssp_client import Client, FinishReason, StreamOptions, collect_completions
 from ssp_client.types import GenerateChunk
-
 from tests.greedy import Greedy
 from tests.server.server_process import ServerProcess, eventually
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import grpc
 import pytest
 import torch
+
 from ssp_client import Client, FinishReason, ServingStatus, StreamOptions, Unauthenticated, Unavailable
 from ssp_client.session import Session
 from ssp_client.stream import GenerateStream
-from ssp_server.cli import main
-
 from ssp_runtime.formats import artifact
 from ssp_runtime.formats.artifact import Artifact
+from ssp_server.cli import main
 from tests.greedy import Greedy
 from tests.server.server_process import COMMAND, PATIENCE, START_PATIENCE, ServerProcess, eventually
 

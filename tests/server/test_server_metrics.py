@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Callable
 
 import pytest
-from ssp_client import Client, InvalidArgument, StreamOptions
 
+from ssp_client import Client, InvalidArgument, StreamOptions
 from tests.server.server_process import ServerProcess, eventually
 
 HISTOGRAMS = (

@@ -5,13 +5,13 @@ import time
 from typing import cast
 
 import pytest
-from ssp.v1 import generation_pb2
-from ssp_server.readers import ChunkOptions, Reader, Readers, chunk_options
 
+from ssp.v1 import generation_pb2
 from ssp_runtime.engine.engine import Engine
 from ssp_runtime.engine.sampling_params import SamplingParams
 from ssp_runtime.engine.sequence import Call, FinishReason, Progress, Sequence
 from ssp_runtime.tokenizers import ByteTokenizer
+from ssp_server.readers import ChunkOptions, Reader, Readers, chunk_options
 
 
 class StillEngine:

@@ -7,9 +7,9 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from ssp_client import Client, InvalidArgument, NotFound, PositionMismatch, SamplingParams, SessionBusy, Tier
 from ssp_client.session import Session
-
 from tests.greedy import Greedy
 from tests.server.server_process import PATIENCE, ServerProcess, eventually
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+
 from ssp_client import Client
 
 if TYPE_CHECKING:

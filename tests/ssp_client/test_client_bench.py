@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import grpc
 import numpy as np
 import pytest
+
 from ssp_client import Client
 from ssp_client.bench import prompts, sessions, stats
 from ssp_client.bench.arrivals import arrival_times

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+
 from ssp_client import AsyncClient, Client, InvalidArgument, InvalidSequence, Limits, NotFound, Prediction, Unavailable
 from ssp_client.batching import Batcher, Budget, budget
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+
 from ssp_client.cli import main
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+
 import ssp_client as ssp
 from ssp_client import AsyncClient, Client
 from ssp_client.channel import Connection, is_loopback

@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+
 from ssp_client import (
     AsyncClient,
     Client,

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+
 from ssp_client import AsyncClient, Client, NotFound, PositionMismatch, ServingStatus, Unavailable, delivery
 from ssp_client.cursor import Cursor
 from ssp_client.delivery import Delivery

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+
 from ssp.v1 import common_pb2, generation_pb2, models_pb2, sessions_pb2
 from ssp_client import FinishReason, InputKind, SamplingParams, StreamOptions, Task, Tier, wire
 from ssp_client.types import SamplingOptions

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from ssp_kernels import causal_conv1d, lti_ssm, selective_scan
 from ssp_kernels.registry import Operator, Unavailable
-from torch import Tensor
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10}

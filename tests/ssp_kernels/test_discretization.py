@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from ssp_kernels.discretization import zero_order_hold
 from torch import Tensor
+
+from ssp_kernels.discretization import zero_order_hold
 
 RATES = (0.0, -1e-12, -1e-8, -9.9e-4, -1.1e-3, -0.1, -1.0, -30.0, -1e-4 + 1e-3j, -0.5 + 3j, 5j, 1e-9j)
 

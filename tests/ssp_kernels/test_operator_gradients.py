@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from ssp_kernels.registry import chosen
-from ssp_kernels.selective_scan import selective_scan
 from torch import Tensor
 
+from ssp_kernels.registry import chosen
+from ssp_kernels.selective_scan import selective_scan
 from tests.ssp_kernels.operator_cases import TOLERANCE, Arguments, Subject, assert_close, subjects
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -90,8 +90,7 @@ def test_only_some_inputs_need_gradients(fast_subject: Subject) -> None:
 
 @pytest.mark.parametrize("kernels", ["torch", "native"])
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Dynamo:UserWarning")  # it tells us that it does not trace into ctypes
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # it does that itself
+@pytest.mark.filterwarnings("ignore")  # of torch.compile about its own graph breaks, by any name
 def test_a_compiled_model_may_call_them(kernels: str) -> None:
     subject = next(s for s in subjects() if (s.case.operator.name, s.form_name) == ("selective_scan", kernels))
     subject.require()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from ssp_kernels import native, registry, selective_scan
 from ssp_kernels.registry import Operator, Unavailable, choose, chosen
 

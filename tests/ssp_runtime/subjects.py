@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import pytest
 import torch
-from ssp_kernels import causal_conv1d, lti_ssm, registry, selective_scan
 from torch import Tensor, nn
 
+from ssp_kernels import causal_conv1d, lti_ssm, registry, selective_scan
 from ssp_runtime.formats.convert import to_recurrent
 from ssp_runtime.mixers import build_mixer
 from ssp_runtime.mixers.base import MixerConfig

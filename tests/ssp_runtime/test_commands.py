@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from ssp_runtime import cli
 from ssp_runtime.formats.artifact import load
 
@@ -20,7 +21,19 @@ def book(tmp_path: Path) -> Path:
     return path
 
 
-SMALL = ("--steps", "12", "--d-model", "16", "--num-layers", "2", "--batch-size", "4", "--threads", "1", "--no-progress")
+SMALL = (
+    "--steps",
+    "12",
+    "--d-model",
+    "16",
+    "--num-layers",
+    "2",
+    "--batch-size",
+    "4",
+    "--threads",
+    "1",
+    "--no-progress",
+)
 
 
 @pytest.mark.parametrize("architecture", ["mamba", "mamba-s4d", "simple-s4d"])
@@ -47,7 +60,9 @@ def test_a_dna_classifier_is_trained_from_labelled_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "reads.tsv"
-    data.write_text("".join(f"{'rich' if n % 2 else 'poor'}\t{('GC' if n % 2 else 'AT') * (n + 3)}\n" for n in range(60)))
+    data.write_text(
+        "".join(f"{'rich' if n % 2 else 'poor'}\t{('GC' if n % 2 else 'AT') * (n + 3)}\n" for n in range(60))
+    )
     out = tmp_path / "reads"
     arguments = ("--task", "classification", "--tokenizer", "dna", "--architecture", "bidirectional-mamba")
     run(monkeypatch, "train", "--data", data, "--out", out, "--heldout-fraction", "0.3", *arguments, *SMALL)

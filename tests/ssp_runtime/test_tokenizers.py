@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from ssp_runtime import tokenizers
 from ssp_runtime.errors import ArtifactError, InvalidRequest
 from ssp_runtime.tokenizers import ByteTokenizer, DNATokenizer

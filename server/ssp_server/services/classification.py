@@ -5,8 +5,8 @@ import secrets
 from dataclasses import dataclass
 
 import numpy as np
-from ssp.v1 import classification_pb2, common_pb2
 
+from ssp.v1 import classification_pb2, common_pb2
 from ssp_runtime.engine.batch_classifier import BatchClassifier, Row
 from ssp_runtime.errors import InvalidRequest
 from ssp_runtime.sessions.manager import check_request_id

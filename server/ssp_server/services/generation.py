@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 from ssp.v1 import generation_pb2
-
 from ssp_runtime.engine.generator import Generator
 from ssp_runtime.engine.sequence import Call
 from ssp_runtime.errors import InvalidRequest, SSPError

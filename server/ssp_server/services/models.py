@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from ssp.v1 import models_pb2
-
 from ssp_server import wire
 from ssp_server.registry import Registry
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from ssp.v1 import sessions_pb2
-
 from ssp_runtime.errors import InvalidRequest
 from ssp_runtime.sessions.manager import SessionManager
 from ssp_server import wire
