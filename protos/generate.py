@@ -15,7 +15,9 @@ def generate(out: Path) -> None:
     sources = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.glob("ssp/v1/*.proto"))
     include = Path(protoc.__file__).parent / "_proto"
     flags = ["--python_out", "--mypy_out", "--grpc_python_out", "--mypy_grpc_out"]
-    arguments = ["protoc", f"-I{PROTOS}", f"-I{include}", *(f"{flag}={out}" for flag in flags), *sources]
+    beside = Path(sys.executable).parent
+    plugins = [f"--plugin={beside / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
+    arguments = ["protoc", f"-I{PROTOS}", f"-I{include}", *plugins, *(f"{flag}={out}" for flag in flags), *sources]
     if protoc.main(arguments) != 0:
         sys.exit("protoc failed; its message is above")
 
