@@ -1,8 +1,8 @@
-# Build: docker build -t ssp .          (--build-arg TORCH_INDEX= for the CUDA build of torch)
+# Build: docker build -t ssp .          (--build-arg TORCH_INDEX=<PyTorch's index of CPU builds> for a small image)
 # Run:   docker run --rm -p 127.0.0.1:50051:50051 ssp
 #        docker run --rm -p 127.0.0.1:50051:50051 -v "$PWD/runs:/models:ro" ssp --models /models/mine --host 0.0.0.0 --insecure
 FROM python:3.12-slim AS build
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX=
 WORKDIR /src
 RUN python -m venv /opt/ssp
 ENV PATH=/opt/ssp/bin:$PATH

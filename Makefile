@@ -2,8 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Where a CPU build of torch comes from, if not from pip's own configuration, for example
-# TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# The address of PyTorch's index of CPU builds, where the multi-gigabyte CUDA build is not wanted.
 TORCH_INDEX ?=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PROTOS := $(wildcard protos/ssp/v1/*.proto)
