@@ -125,8 +125,10 @@ class ModelMetrics(Observer):
             self._first_token.observe(call.seconds_since_submitted())
 
     def finished(self, call: Call, reason: FinishReason) -> None:
+        if call.params is None:
+            return
         self._metrics.success.labels(self._model, reason.value).inc()
-        if call.params is None or call.admitted is None:
+        if call.admitted is None:
             return
         model, end = self._model, call.seconds_since_submitted()
         self._metrics.e2e.labels(model).observe(end)
@@ -146,6 +148,20 @@ class ModelMetrics(Observer):
     def restored(self, seconds: float) -> None:
         self._metrics.restores.labels(self._model).inc()
         self._metrics.restore.labels(self._model, "host").observe(seconds)
+
+
+class ClassifierMetrics:
+    """What one classifier reports of each batch."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._sequences = metrics.classified_sequences.labels(model)
+        self._tokens = metrics.classified_tokens.labels(model)
+        self._batch = metrics.classify_batch.labels(model)
+
+    def __call__(self, sequences: int, tokens: int, seconds: float) -> None:
+        self._sequences.inc(sequences)
+        self._tokens.inc(tokens)
+        self._batch.observe(seconds)
 
 
 class Gauges(Collector):

@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection
 
 from ssp.v1 import classification_pb2, generation_pb2, models_pb2, sessions_pb2
 from ssp_kernels import registry as kernels
-from ssp_runtime.engine.batch_classifier import BatchClassifier, ClassifierConfig, Measure
+from ssp_runtime.engine.batch_classifier import BatchClassifier, ClassifierConfig
 from ssp_runtime.engine.engine import EngineConfig
 from ssp_runtime.engine.generator import GenerationLimits, Generator
 from ssp_runtime.formats.artifact import Artifact, load
@@ -20,7 +20,7 @@ from ssp_runtime.models.model import LanguageModel
 from ssp_runtime.sessions.manager import SessionLimits, SessionManager
 from ssp_server.border import Border
 from ssp_server.config import ConfigError, ServerConfig
-from ssp_server.metrics import Gauges, Metrics, ModelMetrics
+from ssp_server.metrics import ClassifierMetrics, Gauges, Metrics, ModelMetrics
 from ssp_server.readers import Readers
 from ssp_server.registry import Registry, Served
 from ssp_server.services.classification import ClassificationService
@@ -63,7 +63,7 @@ class Server:
         self._grpc = self._build()
         self.port = self._bind()
         for served in self._registry.all():
-            (served.engine if isinstance(served, Generator) else served).start()
+            served.start()
         await self._grpc.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         log.info("serving", address=f"{config.host}:{self.port}", metrics_port=self.metrics_port)
@@ -72,7 +72,7 @@ class Server:
     async def __aexit__(self, *_: object) -> None:
         await self._drain()
         for served in self._registry.all():
-            (served.engine if isinstance(served, Generator) else served).stop()
+            served.stop()
         await self._grpc.stop(grace=1.0)
         log.info("stopped")
 
@@ -86,11 +86,17 @@ class Server:
     def _load(self, name: str, folder: Path) -> Served:
         started = time.monotonic()
         artifact = load(folder)
-        artifact.model.to(self._config.device)
+        self._to_device(artifact)
         artifact.warm_up()
         served = self._serve(name, artifact)
         log.info("loaded", model=name, seconds=round(time.monotonic() - started, 3), fingerprint=artifact.fingerprint)
         return served
+
+    def _to_device(self, artifact: Artifact) -> None:
+        try:
+            artifact.model.to(self._config.device)
+        except (RuntimeError, AssertionError) as error:  # torch raises either
+            raise ConfigError(f"--device {self._config.device} cannot be used here: {error}") from error
 
     def _serve(self, name: str, artifact: Artifact) -> Served:
         limits, threads = self._config.limits, self._config.threads
@@ -108,19 +114,7 @@ class Server:
                 observer=ModelMetrics(self._metrics, name),
             )
         config = ClassifierConfig(max_input_tokens=limits.max_input_tokens, threads=threads)
-        return BatchClassifier(name, artifact, config, self._measure_batches(name))
-
-    def _measure_batches(self, name: str) -> Measure:
-        metrics = self._metrics
-        sequences, tokens = metrics.classified_sequences.labels(name), metrics.classified_tokens.labels(name)
-        batch = metrics.classify_batch.labels(name)
-
-        def measure(num_sequences: int, num_tokens: int, seconds: float) -> None:
-            sequences.inc(num_sequences)
-            tokens.inc(num_tokens)
-            batch.observe(seconds)
-
-        return measure
+        return BatchClassifier(name, artifact, config, ClassifierMetrics(self._metrics, name))
 
     def _build(self) -> grpc.aio.Server:
         self._border = Border(token=self._config.token(), metrics=self._metrics)

@@ -43,6 +43,13 @@ class Generator:
         """Bytes of one sequence's state, at any position."""
         return self.engine.pool.row_bytes
 
+    def start(self) -> None:
+        self.engine.start()
+
+    def stop(self) -> None:
+        """Ends every call at its last token."""
+        self.engine.stop()
+
     def new_sequence(self, *, kept: bool) -> Sequence:
         return Sequence(self.tokenizer.detokenizer(), kept=kept)
 
