@@ -61,6 +61,11 @@ class Operator(Generic[F]):
     def form_names(self) -> tuple[str, ...]:
         return tuple(self._loaders)
 
+    @property
+    def unavailable(self) -> Mapping[str, str]:
+        """The forms that were asked for in vain, and why."""
+        return dict(self._reasons)
+
     def form(self, name: str) -> F:
         """The form of that name. Raises `Unavailable` with the reason if it cannot run here."""
         if name in self._reasons:

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import structlog
@@ -11,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from ssp.v1 import classification_pb2, generation_pb2, models_pb2, sessions_pb2
+from ssp_kernels import causal_conv1d, lti_ssm, selective_scan
 from ssp_kernels import registry as kernels
 from ssp_runtime.engine.batch_classifier import BatchClassifier, ClassifierConfig
 from ssp_runtime.engine.engine import EngineConfig
@@ -29,6 +31,8 @@ from ssp_server.services.models import ModelsService
 from ssp_server.services.sessions import SessionsService
 
 log = structlog.get_logger()
+
+_OPERATORS: tuple[kernels.Operator[Any], ...] = (causal_conv1d.OPERATOR, lti_ssm.OPERATOR, selective_scan.OPERATOR)
 
 _SERVICES = {
     "Generation": generation_pb2.DESCRIPTOR.services_by_name["Generation"],
@@ -87,7 +91,7 @@ class Server:
         started = time.monotonic()
         artifact = load(folder)
         self._to_device(artifact)
-        artifact.warm_up()
+        self._warm_up(artifact)
         served = self._serve(name, artifact)
         log.info("loaded", model=name, seconds=round(time.monotonic() - started, 3), fingerprint=artifact.fingerprint)
         return served
@@ -97,6 +101,15 @@ class Server:
             artifact.model.to(self._config.device)
         except (RuntimeError, AssertionError) as error:  # torch raises either
             raise ConfigError(f"--device {self._config.device} cannot be used here: {error}") from error
+
+    def _warm_up(self, artifact: Artifact) -> None:
+        try:
+            artifact.warm_up()
+        except kernels.Unavailable as error:
+            raise ConfigError(f"--kernels {self._config.kernels} cannot be used here: {error}") from error
+        for operator in _OPERATORS:
+            for form, reason in operator.unavailable.items():
+                log.warning("slower than it could be", operator=operator.name, without=form, reason=reason)
 
     def _serve(self, name: str, artifact: Artifact) -> Served:
         limits, threads = self._config.limits, self._config.threads
