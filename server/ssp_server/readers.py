@@ -59,8 +59,7 @@ class Readers:
         finally:
             self.remove(call)
             if call.finish_reason is None:
-                call.cancel()
-                engine.wake()
+                engine.cancel(call)
 
     def remove(self, call: Call) -> None:
         self._readers.pop(call, None)
@@ -112,8 +111,7 @@ class Reader:
         finally:
             self._readers.remove(self.call)
             if not finished:
-                self.call.cancel()
-                self._engine.wake()
+                self._engine.cancel(self.call)
 
     async def _next(self) -> list[Progress]:
         while True:

@@ -129,7 +129,7 @@ def model_info(served: Generator | BatchClassifier, max_message_bytes: int) -> m
         task=models_pb2.TASK_GENERATE if generates else models_pb2.TASK_CLASSIFY,
         input_kind=models_pb2.INPUT_KIND_VALUES if numeric else models_pb2.INPUT_KIND_TOKENS,
         architecture=config.architecture,
-        form="recurrent" if generates else "bidirectional" if "bidirectional" in config.architecture else "parallel",
+        form="recurrent" if generates else "parallel" if artifact.model.backbone.is_causal else "bidirectional",
         num_parameters=artifact.num_parameters,
         num_layers=len(config.layers),
         d_model=config.d_model,

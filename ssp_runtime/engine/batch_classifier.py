@@ -14,9 +14,8 @@ from torch import Tensor
 from ssp_runtime.engine.sampling_params import check_ids
 from ssp_runtime.errors import Draining, Exhausted, InvalidRequest
 from ssp_runtime.formats.artifact import Artifact
+from ssp_runtime.models.batching import Row, padded
 from ssp_runtime.models.config import NumberEmbeddingConfig, TokenEmbeddingConfig
-
-Row = list[int] | np.ndarray  # token ids, or numbers (L, d_input)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +137,7 @@ class BatchClassifier:
         started = time.monotonic()
         rows = [request.rows[i] for request, i in batch]
         try:
-            logits = self._model(*_padded(rows, self._device)).float().cpu()
+            logits = self._model(*padded(rows, self._device)).float().cpu()
         except Exception as error:  # the callers must hear of it, and the thread must live on
             for request in {request for request, _ in batch}:
                 _fail(request, error)
@@ -156,10 +155,3 @@ def _fail(request: _Request, error: Exception) -> None:
     """Tells a request's caller, unless it has been told already or is gone."""
     with contextlib.suppress(InvalidStateError):
         request.future.set_exception(error)
-
-
-def _padded(rows: Sequence[Row], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Inputs (B, L) or (B, L, d_input), padded on the right with zeros, and lengths (B,)."""
-    tensors = [torch.as_tensor(row, dtype=torch.float32 if isinstance(row, np.ndarray) else torch.long) for row in rows]
-    padded = torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True)
-    return padded.to(device), torch.tensor([len(row) for row in rows], device=device)

@@ -102,6 +102,11 @@ class Engine:
             call.sequence.call = call
             self._post(lambda: self._waiting.append(call))
 
+    def cancel(self, call: Call) -> None:
+        """Ends a call within one step; its sequence stays at the last computed token."""
+        call.cancel()
+        self.wake()
+
     def discard(self, sequence: Sequence) -> None:
         """Frees what a sequence holds; a call under way on it is cancelled."""
         self._post(lambda: self._discard(sequence))

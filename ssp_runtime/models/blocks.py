@@ -34,7 +34,7 @@ class Residual(nn.Module):
         return torch.as_tensor(self.norm(x)) if self._pre else x
 
     def after(self, x: Tensor, y: Tensor) -> Tensor:
-        total = x + (self.dropout(y) if self.training else y)
+        total = x + self.dropout(y)
         return total if self._pre else torch.as_tensor(self.norm(total.to(y.dtype))).to(total.dtype)
 
 

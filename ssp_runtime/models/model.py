@@ -27,6 +27,11 @@ class Backbone(nn.Module):
         self.layers = nn.ModuleList(build_block(block, config.d_model) for block in config.layers)
         self.norm_f = nn.Identity() if config.final_norm is None else build_norm(config.final_norm, config.d_model)
 
+    @property
+    def is_causal(self) -> bool:
+        """Whether no layer looks ahead."""
+        return all(isinstance(layer, Mixer) for layer in self.layers)
+
     def encode(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """Whole sequences at once; see `SequenceLayer.encode` for padding."""
         x_BLD = self._embedded(inputs)
@@ -52,9 +57,9 @@ class CausalBackbone(Backbone):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self._mixers = [layer for layer in self.layers if isinstance(layer, Mixer)]
-        if len(self._mixers) < len(self.layers):
+        if not self.is_causal:
             raise InvalidRequest("a language model needs causal layers; bidirectional ones can only classify")
+        self._mixers = [layer for layer in self.layers if isinstance(layer, Mixer)]
         self.state_spec = {
             name: spec
             for i, mixer in enumerate(self._mixers)

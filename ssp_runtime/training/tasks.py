@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssp_runtime.mixers.base import masked
+from ssp_runtime.models.batching import padded
 from ssp_runtime.models.model import Classifier, LanguageModel, Model
 from ssp_runtime.state import State
 
@@ -18,11 +19,10 @@ PIECE = 2048  # tokens of a row that are scored at once
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """`name` says what `value` is; `better` which way it improves."""
+    """`name` says what `value` is."""
 
     name: str
     value: float
-    better: str = "lower"
 
 
 class Task(ABC):
@@ -165,7 +165,7 @@ class Classification(Task):
         assert isinstance(model, Classifier)
         predicted = classify(model, self._heldout.sequences).argmax(-1)
         correct = (predicted == torch.tensor(self._heldout.labels)).double().mean()
-        return Score(name="accuracy", value=float(correct), better="higher")
+        return Score(name="accuracy", value=float(correct))
 
     def state_dict(self) -> dict[str, object]:
         return {"order": self._order, "generator": self._generator.get_state()}
@@ -173,14 +173,6 @@ class Classification(Task):
     def load_state_dict(self, state: dict[str, object]) -> None:
         self._order = state["order"]  # type: ignore[assignment]
         self._generator.set_state(state["generator"])  # type: ignore[arg-type]
-
-
-def padded(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
-    """Ids (B, L), padded on the right with 0, and lengths (B,); None if they are all the same."""
-    rows = [torch.tensor(sequence, dtype=torch.long) for sequence in sequences]
-    lengths = [len(row) for row in rows]
-    same = len(set(lengths)) == 1
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), None if same else torch.tensor(lengths)
 
 
 @torch.inference_mode()

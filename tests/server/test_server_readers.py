@@ -25,6 +25,10 @@ class StillEngine:
     def wake(self) -> None:
         self.wakes += 1
 
+    def cancel(self, call: Call) -> None:
+        call.cancel()
+        self.wake()
+
 
 class Room:
     """A call, its reader, and what the engine would do."""

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from ssp_kernels import native
 from ssp_kernels.causal_conv1d import torch_form
+from ssp_kernels.gradients import needs_grad
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
 
@@ -35,8 +36,7 @@ def step(
     x_BD: Tensor, weight_DK: Tensor, bias_D: Tensor | None, state_BDK: Tensor, out: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     tensors = (x_BD, weight_DK, bias_D, state_BDK)
-    needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    if needs_grad or not native.supported(*tensors):
+    if needs_grad(*tensors) or not native.supported(*tensors):
         return torch_form.step(*tensors, out)
     assert _consistent(*tensors)
     x, bias = x_BD.contiguous(), None if bias_D is None else bias_D.contiguous()

@@ -1,11 +1,6 @@
 """What the compiled forms ask about their arguments before they hand out addresses."""
 
-import torch
 from torch import Tensor
-
-
-def needs_grad(*tensors: Tensor) -> bool:
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def consistent(x: Tensor, dt: Tensor, A_DN: Tensor, B: Tensor, C: Tensor, state_BDN: Tensor) -> bool:

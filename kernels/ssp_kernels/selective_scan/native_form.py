@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ssp_kernels import native
+from ssp_kernels.gradients import needs_grad
 from ssp_kernels.selective_scan import torch_form
-from ssp_kernels.selective_scan.arguments import consistent, needs_grad
+from ssp_kernels.selective_scan.arguments import consistent
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
 _SEGMENT = 32  # kSegment of the C++ file

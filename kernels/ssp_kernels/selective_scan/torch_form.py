@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ssp_kernels.selective_scan.arguments import needs_grad
+from ssp_kernels.gradients import needs_grad
 from ssp_kernels.selective_scan.reference import step
 
 __all__ = ["forward", "step"]

@@ -18,9 +18,10 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ssp_kernels.gradients import needs_grad
 from ssp_kernels.registry import Unavailable
 from ssp_kernels.selective_scan import torch_form
-from ssp_kernels.selective_scan.arguments import consistent, needs_grad
+from ssp_kernels.selective_scan.arguments import consistent
 
 _SEGMENT = 32  # tokens between two kept states
 _DTYPES = (torch.float32, torch.float64)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssp.v1 import classification_pb2, common_pb2
-from ssp_runtime.engine.batch_classifier import BatchClassifier, Row
+from ssp_runtime.engine.batch_classifier import BatchClassifier
 from ssp_runtime.errors import InvalidRequest
+from ssp_runtime.models.batching import Row
 from ssp_runtime.sessions.manager import check_request_id
 from ssp_server import wire
 from ssp_server.registry import Registry

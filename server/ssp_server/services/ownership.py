@@ -16,8 +16,7 @@ async def take_over(session: Session, request_id: str, generator: Generator) -> 
     last_id, call = session.sequence.last_call or ("", None)
     if call is None or not request_id or request_id != last_id or call.finish_reason is not None:
         return
-    call.cancel()
-    generator.engine.wake()
+    generator.engine.cancel(call)
     waited = 0.0
     while call.finish_reason is None and waited < _PATIENCE_SECONDS:
         await asyncio.sleep(_POLL_SECONDS)
