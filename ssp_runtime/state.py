@@ -52,10 +52,5 @@ def num_bytes(spec: StateSpec, activations: torch.dtype) -> int:
     return sum(tensor.num_bytes(activations) for tensor in spec.values())
 
 
-def select(state: State, spec: StateSpec, prefix: str = "") -> State:
-    """The part of a state that `spec` declares, found under `prefix` and named without it."""
-    return {name: state[prefix + name] for name in spec}
-
-
 def prefixed(mapping: Mapping[str, "TensorSpec"], prefix: str) -> dict[str, "TensorSpec"]:
     return {prefix + name: spec for name, spec in mapping.items()}

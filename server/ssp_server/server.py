@@ -4,7 +4,6 @@ import asyncio
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import grpc
 import structlog
@@ -12,8 +11,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from ssp.v1 import classification_pb2, generation_pb2, models_pb2, sessions_pb2
-from ssp_kernels import causal_conv1d, lti_ssm, selective_scan
 from ssp_kernels import registry as kernels
+from ssp_kernels.operators import OPERATORS
 from ssp_runtime.engine.batch_classifier import BatchClassifier, ClassifierConfig
 from ssp_runtime.engine.engine import EngineConfig
 from ssp_runtime.engine.generator import GenerationLimits, Generator
@@ -31,8 +30,6 @@ from ssp_server.services.models import ModelsService
 from ssp_server.services.sessions import SessionsService
 
 log = structlog.get_logger()
-
-_OPERATORS: tuple[kernels.Operator[Any], ...] = (causal_conv1d.OPERATOR, lti_ssm.OPERATOR, selective_scan.OPERATOR)
 
 _SERVICES = {
     "Generation": generation_pb2.DESCRIPTOR.services_by_name["Generation"],
@@ -107,7 +104,7 @@ class Server:
             artifact.warm_up()
         except kernels.Unavailable as error:
             raise ConfigError(f"--kernels {self._config.kernels} cannot be used here: {error}") from error
-        for operator in _OPERATORS:
+        for operator in OPERATORS:
             for form, reason in operator.unavailable.items():
                 log.warning("slower than it could be", operator=operator.name, without=form, reason=reason)
 

@@ -1,4 +1,4 @@
-"""What a layer is: `SequenceLayer` maps whole sequences; `Mixer` is one that can also be folded token by token.
+"""What a layer is: `SequenceLayer` maps whole sequences; a `Mixer` is one that is also a `Fold`, token by token.
 
 Shape suffixes: B batch, L length, D features (d_model, or d_inner within a block), N states of a feature.
 """
@@ -11,6 +11,8 @@ import torch
 from pydantic import Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from ssp_kernels.padding import masked
+from ssp_runtime.run import ParallelRun, RecurrentRun, Run
 from ssp_runtime.state import State, StateSpec, initial_state
 
 
@@ -18,32 +20,44 @@ class SequenceLayer(nn.Module, ABC):
     """Maps sequences (B, L, D) to sequences of the same shape."""
 
     @abstractmethod
-    def encode(self, x_BLD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+    def encode(self, x_BLD: Tensor, lengths_B: Tensor | None = None, beside: dict[str, Tensor] | None = None) -> Tensor:
         """Whole sequences at once. Tokens from `lengths_B` on are padding: they may be anything, even NaN, and
-        change nothing; the outputs there are unspecified."""
+        change nothing; the outputs there are unspecified. For `beside` see `Run`."""
 
 
-class Mixer(SequenceLayer):
-    """A causal layer with a fixed-size state. Folding `step` over the tokens equals `forward`, from any state."""
+class Fold(nn.Module, ABC):
+    """A function of tokens with a fixed-size state. Folding `step` over them equals `forward`, from any state."""
 
     state_spec: StateSpec
 
     @abstractmethod
-    def forward(self, x_BLD: Tensor, state: State, *, lengths_B: Tensor | None = None) -> tuple[Tensor, State]:
-        """Parallel form: outputs (B, L, D), and the state after each row's last valid token.
+    def compute(self, x: Tensor, run: Run) -> Tensor:
+        """What both forms do. It acts on the last dimensions of x alone and leaves time to the operators it runs."""
 
-        L may be 0. Padding is as in `encode`; it leaves the state alone.
+    def forward(self, x: Tensor, state: State, *, lengths_B: Tensor | None = None) -> tuple[Tensor, State]:
+        """Parallel form: outputs (B, L, ...) of inputs (B, L, ...), and the state after each row's last valid token.
+
+        L may be 0. Tokens from `lengths_B` on are padding: they may be anything, even NaN, and change nothing; the
+        outputs there are unspecified.
         """
+        run = ParallelRun(state, lengths_B)
+        return self.compute(masked(x, lengths_B), run), run.new
 
-    @abstractmethod
-    def step(self, x_BD: Tensor, state: State, *, out: State | None = None) -> tuple[Tensor, State]:
-        """Recurrent form: one token of each row.
+    def step(self, x: Tensor, state: State, *, out: State | None = None) -> tuple[Tensor, State]:
+        """Recurrent form: one token of each row (B, ...).
 
         Pure without `out`. With it the new state is written there, and `out` may be `state` itself, views included.
         """
+        run = RecurrentRun(state, out)
+        return self.compute(x, run), run.new
 
-    def encode(self, x_BLD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
-        return self.forward(x_BLD, self.initial_state(len(x_BLD), like=x_BLD), lengths_B=lengths_B)[0]
+
+class Mixer(Fold, SequenceLayer):
+    """A causal layer."""
+
+    def encode(self, x_BLD: Tensor, lengths_B: Tensor | None = None, beside: dict[str, Tensor] | None = None) -> Tensor:
+        run = ParallelRun(self.initial_state(len(x_BLD), like=x_BLD), lengths_B, beside)
+        return self.compute(masked(x_BLD, lengths_B), run)
 
     def initial_state(self, batch: int, *, like: Tensor) -> State:
         """The state before the first token, on the device and for the activations' dtype of `like`."""
@@ -103,14 +117,6 @@ def _parse(value: Any) -> MixerConfig:
 
 # A mixer's configuration where it is a field of another: read by its kind.
 AnyMixerConfig = Annotated[MixerConfig, PlainValidator(_parse), PlainSerializer(asdict)]
-
-
-def masked(x_BLD: Tensor, lengths_B: Tensor | None) -> Tensor:
-    """The same with zeros for padding."""
-    if lengths_B is None:
-        return x_BLD
-    valid_BL = torch.arange(x_BLD.shape[1], device=x_BLD.device) < lengths_B[:, None]
-    return torch.where(valid_BL[..., None], x_BLD, 0)
 
 
 def reversed_in_length(x_BLD: Tensor, lengths_B: Tensor | None) -> Tensor:

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssp_kernels.causal_conv1d import causal_conv1d, causal_conv1d_step
-from ssp_runtime.mixers.base import AnyMixerConfig, Mixer, Positive, SequenceLayer, masked, reversed_in_length
+from ssp_kernels import causal_conv1d
+from ssp_runtime.mixers.base import AnyMixerConfig, Mixer, Positive, SequenceLayer, reversed_in_length
 from ssp_runtime.mixers.s6 import S6Config
-from ssp_runtime.state import State, TensorSpec, select
+from ssp_runtime.run import Run
+from ssp_runtime.state import TensorSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,21 +41,9 @@ class ConvolvedSSP(Mixer):
         self.ssp = build_mixer(ssp, d_inner)
         self.state_spec = {"conv_state": TensorSpec((d_inner, d_conv - 1), "activation"), **self.ssp.state_spec}
 
-    def forward(self, x_BLD: Tensor, state: State, *, lengths_B: Tensor | None = None) -> tuple[Tensor, State]:
-        x_BLD = masked(x_BLD, lengths_B)
-        u_BLD, conv_state = causal_conv1d(x_BLD, *self._taps(), state["conv_state"], lengths_B)
-        y_BLD, ssp_state = self.ssp(F.silu(u_BLD), select(state, self.ssp.state_spec), lengths_B=lengths_B)
-        return y_BLD, {"conv_state": conv_state, **ssp_state}
-
-    def step(self, x_BD: Tensor, state: State, *, out: State | None = None) -> tuple[Tensor, State]:
-        u_BD, conv_state = causal_conv1d_step(
-            x_BD, *self._taps(), state["conv_state"], None if out is None else out["conv_state"]
-        )
-        y_BD, ssp_state = self.ssp.step(F.silu(u_BD), select(state, self.ssp.state_spec), out=out)
-        return y_BD, {"conv_state": conv_state, **ssp_state}
-
-    def _taps(self) -> tuple[Tensor, Tensor | None]:
-        return self.conv1d.weight[:, 0], self.conv1d.bias
+    def compute(self, x: Tensor, run: Run) -> Tensor:
+        u = run(causal_conv1d, x, self.conv1d.weight[:, 0], self.conv1d.bias, state="conv_state")
+        return self.ssp.compute(F.silu(u), run)
 
 
 class Mamba(Mixer):
@@ -70,15 +59,9 @@ class Mamba(Mixer):
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
         self.state_spec = self.inner.state_spec
 
-    def forward(self, x_BLD: Tensor, state: State, *, lengths_B: Tensor | None = None) -> tuple[Tensor, State]:
-        x_BLI, z_BLI = self.in_proj(x_BLD).chunk(2, dim=-1)
-        y_BLI, state = self.inner(x_BLI, state, lengths_B=lengths_B)
-        return self.out_proj(y_BLI * F.silu(z_BLI)), state
-
-    def step(self, x_BD: Tensor, state: State, *, out: State | None = None) -> tuple[Tensor, State]:
-        x_BI, z_BI = self.in_proj(x_BD).chunk(2, dim=-1)
-        y_BI, state = self.inner.step(x_BI, state, out=out)
-        return self.out_proj(y_BI * F.silu(z_BI)), state
+    def compute(self, x: Tensor, run: Run) -> Tensor:
+        u, z = self.in_proj(x).chunk(2, dim=-1)
+        return torch.as_tensor(self.out_proj(self.inner.compute(u, run) * F.silu(z)))
 
 
 class BidirectionalMamba(SequenceLayer):
@@ -95,7 +78,8 @@ class BidirectionalMamba(SequenceLayer):
         self.backward_branch = ConvolvedSSP(d_inner, config.d_conv, config.ssp)
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
 
-    def encode(self, x_BLD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+    def encode(self, x_BLD: Tensor, lengths_B: Tensor | None = None, beside: dict[str, Tensor] | None = None) -> Tensor:
+        del beside  # its state spaces have nothing to tell
         x_BLI, z_BLI = self.in_proj(x_BLD).chunk(2, dim=-1)
         ahead_BLI = self.forward_branch.encode(x_BLI, lengths_B)
         behind_BLI = self.backward_branch.encode(reversed_in_length(x_BLI, lengths_B), lengths_B)

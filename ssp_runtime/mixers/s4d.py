@@ -7,11 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ssp_kernels import lti_ssm
 from ssp_kernels.discretization import zero_order_hold
-from ssp_kernels.lti_ssm import lti_ssm, lti_ssm_step
-from ssp_runtime.mixers.base import Coefficients, Mixer, Positive, masked
+from ssp_runtime.mixers.base import Coefficients, Mixer, Positive
 from ssp_runtime.mixers.initialization import DiagonalInit, diagonal_state_matrix, log_uniform_dt
-from ssp_runtime.state import State, TensorSpec
+from ssp_runtime.run import Run
+from ssp_runtime.state import TensorSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,20 +41,8 @@ class S4D(Mixer):
         self.D = nn.Parameter(torch.ones(d_inner))
         self.state_spec = {"ssm_state": TensorSpec((d_inner, config.d_state // 2, 2), "accumulator")}
 
-    def forward(self, x_BLD: Tensor, state: State, *, lengths_B: Tensor | None = None) -> tuple[Tensor, State]:
-        x_BLD = masked(x_BLD, lengths_B)
-        ssm_state = state["ssm_state"]
-        Abar, Bbar, C = (t.to(ssm_state.dtype) for t in self.coefficients())
-        y_BLD, new = lti_ssm(x_BLD.to(ssm_state.dtype), Abar, Bbar, C, ssm_state, lengths_B)
-        return y_BLD.to(x_BLD.dtype) + self.D * x_BLD, {"ssm_state": new}
-
-    def step(self, x_BD: Tensor, state: State, *, out: State | None = None) -> tuple[Tensor, State]:
-        ssm_state = state["ssm_state"]
-        Abar, Bbar, C = (t.to(ssm_state.dtype) for t in self.coefficients())
-        y_BD, new = lti_ssm_step(
-            x_BD.to(ssm_state.dtype), Abar, Bbar, C, ssm_state, None if out is None else out["ssm_state"]
-        )
-        return y_BD.to(x_BD.dtype) + self.D * x_BD, {"ssm_state": new}
+    def compute(self, x: Tensor, run: Run) -> Tensor:
+        return run(lti_ssm, x, *self.coefficients(), state="ssm_state") + self.D * x
 
 
 class S4DCoefficients(Coefficients):

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssp_kernels.selective_scan import selective_scan, selective_scan_step
-from ssp_runtime.mixers.base import Coefficients, Mixer, Positive, masked
+from ssp_kernels import selective_scan
+from ssp_runtime.mixers.base import Coefficients, Mixer, Positive
 from ssp_runtime.mixers.initialization import log_uniform_dt
-from ssp_runtime.state import State, TensorSpec
+from ssp_runtime.run import Run
+from ssp_runtime.state import TensorSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,27 +49,10 @@ class S6(Mixer):
         with torch.no_grad():
             self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """dt (..., D), B and C (..., N) of inputs of any rank."""
+    def compute(self, x: Tensor, run: Run) -> Tensor:
         dt, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        return F.softplus(self.dt_proj(dt)), B, C
-
-    def forward(self, x_BLD: Tensor, state: State, *, lengths_B: Tensor | None = None) -> tuple[Tensor, State]:
-        x_BLD = masked(x_BLD, lengths_B)
-        dt_BLD, B_BLN, C_BLN = self._project(x_BLD)
-        (A_DN,) = self.coefficients()
-        ssm_state = state["ssm_state"]
-        x, dt, A, B, C = (t.to(ssm_state.dtype) for t in (x_BLD, masked(dt_BLD, lengths_B), A_DN, B_BLN, C_BLN))
-        y_BLD, new = selective_scan(x, dt, A, B, C, ssm_state)
-        return y_BLD.to(x_BLD.dtype) + self.D * x_BLD, {"ssm_state": new}
-
-    def step(self, x_BD: Tensor, state: State, *, out: State | None = None) -> tuple[Tensor, State]:
-        dt_BD, B_BN, C_BN = self._project(x_BD)
-        (A_DN,) = self.coefficients()
-        ssm_state = state["ssm_state"]
-        x, dt, A, B, C = (t.to(ssm_state.dtype) for t in (x_BD, dt_BD, A_DN, B_BN, C_BN))
-        y_BD, new = selective_scan_step(x, dt, A, B, C, ssm_state, None if out is None else out["ssm_state"])
-        return y_BD.to(x_BD.dtype) + self.D * x_BD, {"ssm_state": new}
+        dt = F.softplus(self.dt_proj(dt))
+        return run(selective_scan, x, dt, *self.coefficients(), B, C, state="ssm_state") + self.D * x
 
 
 class S6Coefficients(Coefficients):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ssp_runtime.mixers.base import AnyMixerConfig, Mixer, Probability
 from ssp_runtime.mixers.dropout import FeatureDropout
 from ssp_runtime.mixers.s4d import S4DConfig
-from ssp_runtime.state import State
+from ssp_runtime.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +34,6 @@ class Simple(Mixer):
         self.output_linear = nn.Linear(d_model, 2 * d_model)
         self.state_spec = self.ssp.state_spec
 
-    def forward(self, x_BLD: Tensor, state: State, *, lengths_B: Tensor | None = None) -> tuple[Tensor, State]:
-        y_BLD, state = self.ssp(x_BLD, state, lengths_B=lengths_B)
-        return self._mix_features(self.dropout(y_BLD)), state
-
-    def step(self, x_BD: Tensor, state: State, *, out: State | None = None) -> tuple[Tensor, State]:
-        y_BD, state = self.ssp.step(x_BD, state, out=out)
-        return self._mix_features(y_BD), state
-
-    def _mix_features(self, y: Tensor) -> Tensor:
-        return F.glu(self.output_linear(F.gelu(y)), dim=-1)
+    def compute(self, x: Tensor, run: Run) -> Tensor:
+        y = F.gelu(self.dropout(self.ssp.compute(x, run)))
+        return F.glu(self.output_linear(y), dim=-1)

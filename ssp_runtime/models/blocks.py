@@ -7,7 +7,7 @@ from ssp_runtime.mixers import build_layer
 from ssp_runtime.mixers.base import Mixer, SequenceLayer
 from ssp_runtime.mixers.dropout import FeatureDropout
 from ssp_runtime.models.config import BlockConfig, NormConfig
-from ssp_runtime.state import State
+from ssp_runtime.run import Run
 
 
 def build_norm(config: NormConfig, width: int) -> nn.Module:
@@ -44,16 +44,8 @@ class CausalBlock(Mixer):
         self.residual, self.mixer = residual, mixer
         self.state_spec = mixer.state_spec
 
-    def encode(self, x_BLD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
-        return self.residual.after(x_BLD, self.mixer.encode(self.residual.before(x_BLD), lengths_B))
-
-    def forward(self, x_BLD: Tensor, state: State, *, lengths_B: Tensor | None = None) -> tuple[Tensor, State]:
-        y_BLD, state = self.mixer(self.residual.before(x_BLD), state, lengths_B=lengths_B)
-        return self.residual.after(x_BLD, y_BLD), state
-
-    def step(self, x_BD: Tensor, state: State, *, out: State | None = None) -> tuple[Tensor, State]:
-        y_BD, state = self.mixer.step(self.residual.before(x_BD), state, out=out)
-        return self.residual.after(x_BD, y_BD), state
+    def compute(self, x: Tensor, run: Run) -> Tensor:
+        return self.residual.after(x, self.mixer.compute(self.residual.before(x), run))
 
 
 class WholeBlock(SequenceLayer):
@@ -63,5 +55,5 @@ class WholeBlock(SequenceLayer):
         super().__init__()
         self.residual, self.mixer = residual, layer
 
-    def encode(self, x_BLD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
-        return self.residual.after(x_BLD, self.mixer.encode(self.residual.before(x_BLD), lengths_B))
+    def encode(self, x_BLD: Tensor, lengths_B: Tensor | None = None, beside: dict[str, Tensor] | None = None) -> Tensor:
+        return self.residual.after(x_BLD, self.mixer.encode(self.residual.before(x_BLD), lengths_B, beside))

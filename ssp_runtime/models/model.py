@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ssp_kernels.padding import masked
 from ssp_runtime.errors import InvalidRequest
-from ssp_runtime.mixers.base import Mixer, SequenceLayer, masked
+from ssp_runtime.mixers.base import Fold, Mixer, SequenceLayer
 from ssp_runtime.models.blocks import build_block, build_norm
 from ssp_runtime.models.config import (
     ClassificationHeadConfig,
@@ -15,7 +16,8 @@ from ssp_runtime.models.config import (
     NumberEmbeddingConfig,
     TokenEmbeddingConfig,
 )
-from ssp_runtime.state import State, initial_state, prefixed, select
+from ssp_runtime.run import ParallelRun, Run
+from ssp_runtime.state import State, initial_state, prefixed
 
 
 class Backbone(nn.Module):
@@ -34,9 +36,9 @@ class Backbone(nn.Module):
 
     def encode(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """Whole sequences at once; see `SequenceLayer.encode` for padding."""
-        x_BLD = self._embedded(inputs)
+        x_BLD, beside = self._embedded(masked(inputs, lengths_B)), dict[str, Tensor]()
         for layer in self._layers():
-            x_BLD = layer.encode(x_BLD, lengths_B)
+            x_BLD = layer.encode(x_BLD, lengths_B, beside)
         return self._normalized(x_BLD)
 
     def _embedded(self, inputs: Tensor) -> Tensor:
@@ -52,7 +54,7 @@ class Backbone(nn.Module):
         return torch.as_tensor(self.norm_f(x.to(weights.dtype)))
 
 
-class CausalBackbone(Backbone):
+class CausalBackbone(Fold, Backbone):
     """A backbone whose every layer is a mixer: itself a fold, over a flat state "layers.<i>.<name>"."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -66,25 +68,14 @@ class CausalBackbone(Backbone):
             for name, spec in prefixed(mixer.state_spec, f"layers.{i}.").items()
         }
 
-    def forward(self, inputs: Tensor, state: State, *, lengths_B: Tensor | None = None) -> tuple[Tensor, State]:
-        x_BLD, new = self._embedded(inputs), {}
-        for i, layer in enumerate(self._mixers):
-            x_BLD, part = layer(x_BLD, self._part(state, i), lengths_B=lengths_B)
-            new.update({f"layers.{i}.{name}": tensor for name, tensor in part.items()})
-        return self._normalized(x_BLD), new
-
-    def step(self, inputs: Tensor, state: State, *, out: State | None = None) -> tuple[Tensor, State]:
-        x_BD, new = self._embedded(inputs), {}
-        for i, layer in enumerate(self._mixers):
-            x_BD, part = layer.step(x_BD, self._part(state, i), out=None if out is None else self._part(out, i))
-            new.update({f"layers.{i}.{name}": tensor for name, tensor in part.items()})
-        return self._normalized(x_BD), new
-
-    def _part(self, state: State, i: int) -> State:
-        return select(state, self._mixers[i].state_spec, f"layers.{i}.")
+    def compute(self, x: Tensor, run: Run) -> Tensor:
+        x = self._embedded(x)
+        for i, mixer in enumerate(self._mixers):
+            x = mixer.compute(x, run.within(f"layers.{i}."))
+        return self._normalized(x)
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(Fold):
     """Scores of the next token after each token: a fold over token ids."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -101,19 +92,15 @@ class LanguageModel(nn.Module):
             self.lm_head.weight = self.backbone.embedding.weight  # type: ignore[assignment]  # of nn.Embedding
         self.state_spec = self.backbone.state_spec
 
-    def forward(self, ids_BL: Tensor, state: State, *, lengths_B: Tensor | None = None) -> tuple[Tensor, State]:
-        """Logits (B, L, V) and the state after each row's last valid token; ids of padding must be valid ids."""
-        hidden_BLD, state = self.backbone(ids_BL, state, lengths_B=lengths_B)
-        return self.lm_head(hidden_BLD), state
+    def compute(self, x: Tensor, run: Run) -> Tensor:
+        """Logits (..., V) of token ids (...)."""
+        return torch.as_tensor(self.lm_head(self.backbone.compute(x, run)))
 
     def fold(self, ids_BL: Tensor, state: State, *, lengths_B: Tensor | None = None) -> State:
         """The state after the tokens, without any logits."""
-        return self.backbone(ids_BL, state, lengths_B=lengths_B)[1]  # type: ignore[no-any-return]  # nn.Module calls
-
-    def step(self, ids_B: Tensor, state: State, *, out: State | None = None) -> tuple[Tensor, State]:
-        """Logits (B, V) after one token of each row; see `Mixer.step` for `out`."""
-        hidden_BD, state = self.backbone.step(ids_B, state, out=out)
-        return self.lm_head(hidden_BD), state
+        run = ParallelRun(state, lengths_B)
+        self.backbone.compute(masked(ids_BL, lengths_B), run)
+        return run.new
 
     def initial_state(self, batch: int) -> State:
         weight = self.lm_head.weight

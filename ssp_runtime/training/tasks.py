@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssp_runtime.mixers.base import masked
+from ssp_kernels.padding import masked
 from ssp_runtime.models.batching import padded
 from ssp_runtime.models.model import Classifier, LanguageModel, Model
 from ssp_runtime.state import State

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ssp_kernels import causal_conv1d, lti_ssm, selective_scan
+from ssp_kernels.padding import masked
 from ssp_kernels.registry import Operator, Unavailable
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -148,9 +149,7 @@ def _forward(form: Any, case: Case, given: Arguments, lengths_B: Tensor | None) 
         y, state = form.forward(*given.tensors, given.state, lengths_B)
     else:
         x, dt, *others = given.tensors
-        if lengths_B is not None and dt is not None:
-            dt = torch.where((torch.arange(dt.shape[1], device=dt.device) < lengths_B[:, None])[..., None], dt, 0)
-        y, state = form.forward(x, dt, *others, given.state)
+        y, state = form.forward(x, None if dt is None else masked(dt, lengths_B), *others, given.state)
     return y, state
 
 

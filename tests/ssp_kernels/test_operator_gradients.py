@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssp_kernels import selective_scan
 from ssp_kernels.registry import chosen
-from ssp_kernels.selective_scan import selective_scan
 from tests.ssp_kernels.operator_cases import TOLERANCE, Arguments, Subject, assert_close, subjects
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -97,7 +97,7 @@ def test_a_compiled_model_may_call_them(kernels: str) -> None:
     tensors = [t.requires_grad_() for t in subject.arguments(2, 33).all()]
 
     def loss(*tensors: Tensor) -> Tensor:
-        y, final = selective_scan(*tensors)
+        y, final = selective_scan.forward(*tensors)
         return LOSSES["outputs and state"](y, final)
 
     with chosen(kernels):

@@ -91,14 +91,14 @@ def test_without_a_compiler_it_is_slower_but_works(tmp_path: Path) -> None:
     program = """
 import torch
 from ssp_kernels.registry import Unavailable
-from ssp_kernels.selective_scan import OPERATOR, selective_scan, selective_scan_step, torch_form
+from ssp_kernels.selective_scan import OPERATOR, forward, step, torch_form
 try:
     OPERATOR.form("native")
 except Unavailable as reason:
     print(reason)
 x, A = torch.ones(2, 3, 4), -torch.ones(4, 2)
-y, state = selective_scan(x, x, A, x[..., :2], x[..., :2], torch.zeros(2, 4, 2))
-y, state = selective_scan_step(x[:, 0], x[:, 0], A, x[:, 0, :2], x[:, 0, :2], state, state)
+y, state = forward(x, x, A, x[..., :2], x[..., :2], torch.zeros(2, 4, 2))
+y, state = step(x[:, 0], x[:, 0], A, x[:, 0, :2], x[:, 0, :2], state, state)
 assert OPERATOR.pick(x) is torch_form and y.isfinite().all()
 """
     hidden = {"PATH": "/nonexistent", "CXX": "/nonexistent", "SSP_CACHE": str(tmp_path)}

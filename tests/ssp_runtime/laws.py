@@ -9,14 +9,11 @@ import torch
 from torch import Tensor
 
 from ssp_runtime.formats.convert import to_recurrent
-from ssp_runtime.mixers.base import Mixer
-from ssp_runtime.models.model import CausalBackbone, LanguageModel
+from ssp_runtime.mixers.base import Fold
 from ssp_runtime.state import State, initial_state
 
 LENGTH = 35  # more than a block of the selective scan
 PIECES = (1, 2, 3, 16, LENGTH - 1)
-
-Fold = Mixer | CausalBackbone | LanguageModel
 
 
 def largest(tensor: Tensor) -> Tensor:

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssp_kernels import causal_conv1d, lti_ssm, registry, selective_scan
+from ssp_kernels import registry
+from ssp_kernels.operators import OPERATORS
 from ssp_runtime.formats.convert import to_recurrent
 from ssp_runtime.mixers import build_mixer
-from ssp_runtime.mixers.base import MixerConfig
+from ssp_runtime.mixers.base import Fold, MixerConfig
 from ssp_runtime.mixers.mamba import MambaConfig
 from ssp_runtime.mixers.s4d import S4DCoefficients, S4DConfig
 from ssp_runtime.mixers.s6 import S6, S6Coefficients, S6Config
@@ -29,14 +30,13 @@ from ssp_runtime.models.config import (
     TokenEmbeddingConfig,
 )
 from ssp_runtime.models.model import CausalBackbone, LanguageModel
-from tests.ssp_runtime.laws import Fold, Subject
+from tests.ssp_runtime.laws import Subject
 
 Module = TypeVar("Module", bound=nn.Module)
 
 WIDTH = 5
 VOCABULARY = 11
 D_INPUT = 3
-OPERATORS = (causal_conv1d.OPERATOR, lti_ssm.OPERATOR, selective_scan.OPERATOR)
 KERNELS = ("reference", "torch", "native", *(("triton",) if os.environ.get("TRITON_INTERPRET") else ()))
 
 MIXERS: dict[str, MixerConfig] = {

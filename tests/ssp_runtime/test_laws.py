@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from ssp_runtime.formats.convert import to_recurrent
 from ssp_runtime.mixers.mamba import BidirectionalMamba, BidirectionalMambaConfig
+from ssp_runtime.models.blocks import CausalBlock
 from ssp_runtime.models.config import BlockConfig, ModelConfig
 from ssp_runtime.models.model import Classifier, LanguageModel
+from ssp_runtime.run import Run
 from tests.ssp_runtime import subjects
 from tests.ssp_runtime.laws import (
     LAWS,
@@ -127,12 +130,17 @@ def test_a_language_model_folds_without_logits() -> None:
 
 
 @torch.no_grad()
-def test_the_residual_stream_is_float32_between_bfloat16_layers() -> None:
-    model, seen = LanguageModel(subjects.OF_TOKENS), list[torch.dtype]()
+def test_the_residual_stream_is_float32_between_bfloat16_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen, compute = LanguageModel(subjects.OF_TOKENS), list[torch.dtype](), CausalBlock.compute
+
+    def watched(block: CausalBlock, x: Tensor, run: Run) -> Tensor:
+        y = compute(block, x, run)
+        seen.extend([x.dtype, y.dtype])
+        return y
+
     to_recurrent(model)
-    for layer in model.bfloat16().backbone.layers:
-        layer.register_forward_hook(lambda _layer, inputs, outputs: seen.extend([inputs[0].dtype, outputs[0].dtype]))
-    logits, _ = model(subjects.token_ids(2, 3), model.initial_state(2))
+    monkeypatch.setattr(CausalBlock, "compute", watched)
+    logits, _ = model.bfloat16()(subjects.token_ids(2, 3), model.initial_state(2))
     assert set(seen) == {torch.float32} and logits.dtype == torch.bfloat16
 
 

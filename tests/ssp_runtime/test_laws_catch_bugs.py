@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssp_runtime.mixers.base import Coefficients, FixedCoefficients, Mixer, masked
+from ssp_kernels.padding import masked
+from ssp_runtime.mixers.base import Coefficients, FixedCoefficients, Mixer
+from ssp_runtime.run import Run
 from ssp_runtime.state import State, TensorSpec
 from tests.ssp_runtime import laws
 from tests.ssp_runtime.laws import LAWS, LENGTH, Law, Subject
@@ -49,6 +51,9 @@ class Toy(Mixer):
         y_BD = average + state["last_inputs"][:, 0]
         new = {"average": average, "last_inputs": torch.stack([state["last_inputs"][:, 1], x_BD], dim=1)}
         return y_BD, new if out is None else {name: out[name].copy_(tensor) for name, tensor in new.items()}
+
+    def compute(self, x: Tensor, run: Run) -> Tensor:
+        raise AssertionError(f"the forms of {type(self).__name__} are written apart: {x}, {run}")
 
     def decay(self) -> Tensor:
         (decay,) = self.coefficients()

@@ -29,7 +29,7 @@ OPERATOR: Operator[CausalConv1dForm] = Operator(
 )
 
 
-def causal_conv1d(
+def forward(
     x_BLD: Tensor, weight_DK: Tensor, bias_D: Tensor | None, state_BDK: Tensor, lengths_B: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """`y_t = bias + sum_k weight[k] x_{t-K+1+k}`, where inputs before the first come from the state.
@@ -47,8 +47,8 @@ def causal_conv1d(
     return OPERATOR.pick(x_BLD).forward(x_BLD, weight_DK, bias_D, state_BDK, lengths_B)
 
 
-def causal_conv1d_step(
+def step(
     x_BD: Tensor, weight_DK: Tensor, bias_D: Tensor | None, state_BDK: Tensor, out: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """One token of `causal_conv1d`. The new state is written to `out` if given, which may be the state itself."""
+    """One token of `forward`. The new state is written to `out` if given, which may be the state itself."""
     return OPERATOR.pick(x_BD).step(x_BD, weight_DK, bias_D, state_BDK, out)

@@ -32,7 +32,7 @@ class LTIForm(Protocol):
 OPERATOR: Operator[LTIForm] = Operator("lti_ssm", {"reference": lambda: reference, "torch": lambda: torch_form})
 
 
-def lti_ssm(
+def forward(
     x_BLD: Tensor,
     Abar_DN2: Tensor,
     Bbar_DN2: Tensor,
@@ -57,8 +57,8 @@ def lti_ssm(
     return OPERATOR.pick(x_BLD).forward(x_BLD, Abar_DN2, Bbar_DN2, C_DN2, state_BDN2, lengths_B)
 
 
-def lti_ssm_step(
+def step(
     x_BD: Tensor, Abar_DN2: Tensor, Bbar_DN2: Tensor, C_DN2: Tensor, state_BDN2: Tensor, out: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """One token of `lti_ssm`. The new state is written to `out` if given, which may be the state itself."""
+    """One token of `forward`. The new state is written to `out` if given, which may be the state itself."""
     return OPERATOR.pick(x_BD).step(x_BD, Abar_DN2, Bbar_DN2, C_DN2, state_BDN2, out)

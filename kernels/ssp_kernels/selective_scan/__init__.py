@@ -6,6 +6,7 @@ from typing import Protocol, cast
 
 from torch import Tensor
 
+from ssp_kernels.padding import masked
 from ssp_kernels.registry import Operator, Unavailable
 
 
@@ -62,12 +63,16 @@ OPERATOR: Operator[SelectiveScanForm] = Operator(
 )
 
 
-def selective_scan(
-    x_BLD: Tensor, dt_BLD: Tensor, A_DN: Tensor, B_BLN: Tensor, C_BLN: Tensor, state_BDN: Tensor
+def forward(
+    x_BLD: Tensor,
+    dt_BLD: Tensor,
+    A_DN: Tensor,
+    B_BLN: Tensor,
+    C_BLN: Tensor,
+    state_BDN: Tensor,
+    lengths_B: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`s_t = exp(dt_t A) s_{t-1} + dt_t B_t x_t`, `y_t = C_t s_t`, from a given state.
-
-    A token with dt = 0 and finite x leaves the state as it is: that is how padding is masked.
 
     Args:
         x_BLD: inputs (B, L, D), L may be 0.
@@ -75,15 +80,17 @@ def selective_scan(
         A_DN: decay rates (D, N), at most 0.
         B_BLN, C_BLN: input and output vectors (B, L, N), shared by the features.
         state_BDN: (B, D, N).
+        lengths_B: valid tokens of each row (B,), None: all. What follows them leaves the state alone.
 
     Returns:
         Outputs (B, L, D) and the state after the last token (B, D, N). The states in between are never kept: at most
         one in 32 is, to recompute the others when gradients are wanted.
     """
+    dt_BLD = masked(dt_BLD, lengths_B)  # a step of 0 is the identity on the state
     return OPERATOR.pick(x_BLD).forward(x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, state_BDN)
 
 
-def selective_scan_step(
+def step(
     x_BD: Tensor,
     dt_BD: Tensor,
     A_DN: Tensor,
@@ -92,5 +99,5 @@ def selective_scan_step(
     state_BDN: Tensor,
     out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One token of `selective_scan`. The new state is written to `out` if given, which may be the state itself."""
+    """One token of `forward`. The new state is written to `out` if given, which may be the state itself."""
     return OPERATOR.pick(x_BD).step(x_BD, dt_BD, A_DN, B_BN, C_BN, state_BDN, out)

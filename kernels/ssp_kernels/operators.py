@@ -1,0 +1,12 @@
+"""The table of operators."""
+
+from typing import Any
+
+from ssp_kernels import causal_conv1d, lti_ssm, selective_scan
+from ssp_kernels.registry import Operator
+
+OPERATORS: tuple[Operator[Any], ...] = (
+    causal_conv1d.OPERATOR,
+    lti_ssm.OPERATOR,
+    selective_scan.OPERATOR,
+)
