@@ -9,7 +9,7 @@ def valid_tokens(length: int, lengths_B: Tensor) -> Tensor:
     return torch.arange(length, device=lengths_B.device) < lengths_B[:, None]
 
 
-def masked(x: Tensor, lengths_B: Tensor | None, value: float = 0) -> Tensor:
+def masked(x: Tensor, lengths_B: Tensor | None, value: float | Tensor = 0) -> Tensor:
     """The same (B, L, ...) with `value` for padding; without lengths there is none."""
     if lengths_B is None:
         return x

@@ -8,18 +8,7 @@ import torch
 
 from ssp_runtime.formats import artifact
 from ssp_runtime.formats.artifact import Description
-from ssp_runtime.mixers.base import MixerConfig
-from ssp_runtime.mixers.mamba import BidirectionalMambaConfig, MambaConfig
-from ssp_runtime.mixers.s4d import S4DConfig
-from ssp_runtime.mixers.simple import SimpleConfig
-from ssp_runtime.models.config import (
-    BlockConfig,
-    ClassificationHeadConfig,
-    LanguageModelHeadConfig,
-    ModelConfig,
-    NormConfig,
-    TokenEmbeddingConfig,
-)
+from ssp_runtime.models.architectures import model_config
 from ssp_runtime.models.model import build_model
 from ssp_runtime.tokenizers import ByteTokenizer, DNATokenizer
 from ssp_runtime.training.data import read_labelled, read_texts
@@ -27,15 +16,13 @@ from ssp_runtime.training.loop import LoopConfig, Report
 from ssp_runtime.training.loop import train as run
 from ssp_runtime.training.tasks import Classification, NextToken, Task
 
-Architecture = Literal["mamba", "mamba-s4d", "simple-s4d", "bidirectional-mamba"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """What is trained."""
 
-    architecture: Architecture = "mamba"
-    """Blocks of the model; the bidirectional ones can only classify."""
+    architecture: str = "mamba"
+    """Name of a row in docs/models.md; the bidirectional ones can only classify."""
     d_model: int = 128
     num_layers: int = 4
     dropout: float = 0.0
@@ -73,7 +60,8 @@ def train(config: TrainConfig) -> None:
     torch.manual_seed(config.seed)
     tokenizer = ByteTokenizer() if config.tokenizer == "bytes" else DNATokenizer()
     task, labels = _task(config, tokenizer)
-    model = build_model(model_config(config.shape, tokenizer.vocab_size, len(labels)))
+    shape = model_config(**vars(config.shape), vocab_size=tokenizer.vocab_size, num_classes=len(labels))
+    model = build_model(shape)
     report = run(model, task, config.loop, config.out / "checkpoint.pt")
     artifact.save(
         config.out,
@@ -87,30 +75,6 @@ def train(config: TrainConfig) -> None:
         ),
     )
     print(f"held-out {report.score.name}: {report.score.value:.4f}; written to {config.out}")
-
-
-def model_config(shape: Shape, vocab_size: int, num_classes: int) -> ModelConfig:
-    """The model of that shape; without classes a language model."""
-    mixers: dict[Architecture, MixerConfig] = {
-        "mamba": MambaConfig(),
-        "mamba-s4d": MambaConfig(ssp=S4DConfig(d_state=16)),
-        "simple-s4d": SimpleConfig(dropout=shape.dropout),
-        "bidirectional-mamba": BidirectionalMambaConfig(),
-    }
-    simple = shape.architecture == "simple-s4d"
-    block = BlockConfig(
-        mixer=mixers[shape.architecture],
-        norm=NormConfig(kind="layer" if simple else "rms"),
-        norm_position="post" if simple else "pre",
-        dropout=0.0 if simple else shape.dropout,
-    )
-    return ModelConfig(
-        d_model=shape.d_model,
-        embedding=TokenEmbeddingConfig(vocab_size=vocab_size),
-        layers=(block,) * shape.num_layers,
-        head=ClassificationHeadConfig(num_classes=num_classes) if num_classes else LanguageModelHeadConfig(),
-        final_norm=None if simple else NormConfig(),
-    )
 
 
 def summary(report: Report) -> dict[str, object]:

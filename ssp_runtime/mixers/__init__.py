@@ -4,7 +4,10 @@ import difflib
 from typing import Any, cast
 
 from ssp_runtime.mixers.base import Mixer, MixerConfig, SequenceLayer
+from ssp_runtime.mixers.gla import GLA
+from ssp_runtime.mixers.hgrn import HGRN
 from ssp_runtime.mixers.mamba import BidirectionalMamba, Mamba
+from ssp_runtime.mixers.mlp import GatedMLP
 from ssp_runtime.mixers.s4d import S4D
 from ssp_runtime.mixers.s6 import S6
 from ssp_runtime.mixers.simple import Simple
@@ -15,6 +18,9 @@ MIXERS: dict[str, type[SequenceLayer]] = {
     "mamba": Mamba,
     "bidirectional_mamba": BidirectionalMamba,
     "simple": Simple,
+    "gated_mlp": GatedMLP,
+    "hgrn": HGRN,
+    "gla": GLA,
 }
 
 

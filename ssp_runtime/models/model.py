@@ -145,6 +145,6 @@ def _initialize(model: nn.Module, num_layers: int) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
-        elif name.endswith("out_proj") and isinstance(module, nn.Linear):
+        elif name.endswith(("out_proj", "down_proj")) and isinstance(module, nn.Linear):
             with torch.no_grad():
                 module.weight /= math.sqrt(num_layers)

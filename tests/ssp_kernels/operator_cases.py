@@ -3,6 +3,7 @@
 Shape suffixes as in `ssp_kernels`; `tensors` are an operator's arguments up to the state, in their order.
 """
 
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,12 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssp_kernels import causal_conv1d, lti_ssm, selective_scan
-from ssp_kernels.padding import masked
-from ssp_kernels.registry import Operator, Unavailable
+from ssp_kernels import causal_conv1d, linear_attention, linear_scan, lti_ssm, selective_scan
+from ssp_kernels.registry import Operator, Unavailable, chosen
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10}
+
+
+States = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,11 @@ class Arguments:
 
     tensors: tuple[Tensor | None, ...]
     has_length: tuple[bool, ...]
-    state: Tensor
+    states: States
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Arguments":
         tensors = tuple(None if t is None else change(t) for t in self.tensors)
-        return replace(self, tensors=tensors, state=change(self.state))
+        return replace(self, tensors=tensors, states=tuple(map(change, self.states)))
 
     def map_sequences(self, change: Callable[[Tensor], Tensor]) -> "Arguments":
         pairs = zip(self.tensors, self.has_length, strict=True)
@@ -43,10 +46,14 @@ class Arguments:
         return self.map_sequences(lambda sequence: sequence[:, t])
 
     def rows(self, start: int, stop: int) -> "Arguments":
-        return replace(self.map_sequences(lambda t: t[start:stop]), state=self.state[start:stop])
+        part = self.map_sequences(lambda t: t[start:stop])
+        return replace(part, states=tuple(state[start:stop] for state in self.states))
 
     def all(self) -> list[Tensor]:
-        return [t for t in (*self.tensors, self.state) if t is not None]
+        return [t for t in (*self.tensors, *self.states) if t is not None]
+
+    def differentiable(self) -> list[Tensor]:
+        return [t for t in self.all() if t.is_floating_point()]
 
 
 Draw = Callable[..., Tensor]  # normal numbers of the given shape
@@ -54,42 +61,66 @@ Draw = Callable[..., Tensor]  # normal numbers of the given shape
 
 @dataclass(frozen=True)
 class Case:
+    """`draw(normal, B, L)` gives the tensors and the states, a state that the operator can be in."""
+
     name: str
     operator: Operator[Any]
     has_length: tuple[bool, ...]
-    draw: Callable[[Draw, int, int], tuple[tuple[Tensor | None, ...], Tensor]]  # of (normal, B, L)
+    draw: Callable[[Draw, int, int], tuple[tuple[Tensor | None, ...], States]]
 
     def arguments(self, batch: int, length: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Arguments:
         generator = torch.Generator().manual_seed(seed)
-        tensors, state = self.draw(lambda *shape: torch.randn(shape, generator=generator), batch, length)
-        return Arguments(tensors, self.has_length, state).map(lambda t: t.to(dtype))
+        tensors, states = self.draw(lambda *shape: torch.randn(shape, generator=generator), batch, length)
+        return Arguments(tensors, self.has_length, states).map(lambda t: t.to(dtype) if t.is_floating_point() else t)
 
 
 def _selective_scan(features: int, states: int) -> Case:
-    def draw(normal: Draw, batch: int, length: int) -> tuple[tuple[Tensor, ...], Tensor]:
+    def draw(normal: Draw, batch: int, length: int) -> tuple[tuple[Tensor, ...], States]:
         x, dt = normal(batch, length, features), normal(batch, length, features).exp() / 10
         A, B, C = -normal(features, states).exp(), normal(batch, length, states), normal(batch, length, states)
-        return (x, dt, A, B, C), normal(batch, features, states)
+        return (x, dt, A, B, C), (normal(batch, features, states),)
 
     has_length = (True, True, False, True, True)
     return Case(f"selective_scan-{features}x{states}", selective_scan.OPERATOR, has_length, draw)
 
 
 def _causal_conv1d(features: int, width: int, *, bias: bool) -> Case:
-    def draw(normal: Draw, batch: int, length: int) -> tuple[tuple[Tensor | None, ...], Tensor]:
+    def draw(normal: Draw, batch: int, length: int) -> tuple[tuple[Tensor | None, ...], States]:
         tensors = (normal(batch, length, features), normal(features, width), normal(features) if bias else None)
-        return tensors, normal(batch, features, width - 1)
+        return tensors, (normal(batch, features, width - 1),)
 
     return Case(f"causal_conv1d-{features}x{width}", causal_conv1d.OPERATOR, (True, False, False), draw)
 
 
 def _lti_ssm(features: int, states: int) -> Case:
-    def draw(normal: Draw, batch: int, length: int) -> tuple[tuple[Tensor, ...], Tensor]:
+    def draw(normal: Draw, batch: int, length: int) -> tuple[tuple[Tensor, ...], States]:
         decay = torch.polar(torch.exp(-normal(features, states).exp() / 10), normal(features, states))
         x, Bbar, C = normal(batch, length, features), normal(features, states, 2), normal(features, states, 2)
-        return (x, torch.view_as_real(decay), Bbar, C), normal(batch, features, states, 2)
+        return (x, torch.view_as_real(decay), Bbar, C), (normal(batch, features, states, 2),)
 
     return Case(f"lti_ssm-{features}x{states}", lti_ssm.OPERATOR, (True, False, False, False), draw)
+
+
+def _linear_scan(features: int, *, is_complex: bool) -> Case:
+    pair = (2,) if is_complex else ()
+
+    def draw(normal: Draw, batch: int, length: int) -> tuple[tuple[Tensor, ...], States]:
+        b, a = normal(batch, length, features, *pair), torch.tanh(normal(batch, length, features, *pair)) / 2**0.5
+        return (b, a), (normal(batch, features, *pair),)
+
+    name = "complex" if is_complex else "real"
+    return Case(f"linear_scan-{features}-{name}", linear_scan.OPERATOR, (True, True), draw)
+
+
+def _linear_attention(heads: int, keys: int, values: int, *, decays: int, bonus: bool) -> Case:
+    def draw(normal: Draw, batch: int, length: int) -> tuple[tuple[Tensor | None, ...], States]:
+        q, k = normal(batch, length, heads, keys), normal(batch, length, heads, keys)
+        v, log_decay = normal(batch, length, heads, values), -normal(batch, length, heads, decays).exp() / 10
+        return (q, k, v, log_decay, normal(heads, keys) if bonus else None), (normal(batch, heads, keys, values),)
+
+    has_length = (True, True, True, True, False)
+    name = f"linear_attention-{heads}x{keys}x{values}-{decays}{'-bonus' if bonus else ''}"
+    return Case(name, linear_attention.OPERATOR, has_length, draw)
 
 
 CASES = (
@@ -98,6 +129,11 @@ CASES = (
     _causal_conv1d(7, 4, bias=True),
     _causal_conv1d(5, 1, bias=False),
     _lti_ssm(7, 3),
+    _linear_scan(7, is_complex=False),
+    _linear_scan(5, is_complex=True),
+    _linear_attention(2, 5, 3, decays=1, bonus=False),
+    _linear_attention(2, 5, 3, decays=5, bonus=False),
+    _linear_attention(3, 4, 4, decays=4, bonus=True),
 )
 
 
@@ -124,17 +160,17 @@ class Subject:
     def arguments(self, batch: int, length: int, dtype: torch.dtype = torch.float64) -> Arguments:
         return self.case.arguments(batch, length, dtype).map(lambda t: t.to(self.device))
 
-    def forward(self, given: Arguments, lengths_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return _forward(self.case.operator.form(self.form_name), self.case, given, lengths_B)
+    def forward(self, given: Arguments, lengths_B: Tensor | None = None) -> tuple[Tensor, States]:
+        return self._call(self.form_name, "forward", given, lengths_B)
 
-    def step(self, given: Arguments, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def step(self, given: Arguments, out: States | None = None) -> tuple[Tensor, States]:
         """`given` holds one token."""
-        y, state = self.case.operator.form(self.form_name).step(*given.tensors, given.state, out)
-        return y, state
+        return self._call(self.form_name, "step", given, None if out is None else _packed(out))
 
-    def reference(self, given: Arguments) -> tuple[Tensor, Tensor]:
+    def reference(self, given: Arguments) -> tuple[Tensor, States]:
         """What the definition says, from the same numbers in float64."""
-        return _forward(self.case.operator.form("reference"), self.case, given.map(lambda t: t.double()), None)
+        given = given.map(lambda t: t.double() if t.is_floating_point() else t)
+        return self._call("reference", "forward", given, None)
 
     def require(self) -> None:
         """Skips the test where the form cannot run."""
@@ -143,14 +179,18 @@ class Subject:
         except Unavailable as reason:
             pytest.skip(f"{self.form_name}: {reason}")
 
+    def _call(self, form_name: str, function: str, given: Arguments, last: object) -> tuple[Tensor, States]:
+        """Through the operator's own functions, which mask padding, with that form underneath."""
+        module = importlib.import_module(f"ssp_kernels.{self.case.operator.name}")
+        self.case.operator.form(form_name)
+        with chosen(form_name):
+            y, states = getattr(module, function)(*given.tensors, _packed(given.states), last)
+        return y, states if isinstance(states, tuple) else (states,)
 
-def _forward(form: Any, case: Case, given: Arguments, lengths_B: Tensor | None) -> tuple[Tensor, Tensor]:
-    if case.operator is not selective_scan.OPERATOR:
-        y, state = form.forward(*given.tensors, given.state, lengths_B)
-    else:
-        x, dt, *others = given.tensors
-        y, state = form.forward(x, None if dt is None else masked(dt, lengths_B), *others, given.state)
-    return y, state
+
+def _packed(states: States) -> Tensor | States:
+    """As operators take them: a single one by itself."""
+    return states[0] if len(states) == 1 else states
 
 
 def subjects() -> Iterator[Subject]:
@@ -166,3 +206,10 @@ def assert_close(found: Tensor, expected: Tensor, tolerance: float) -> None:
     scale = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
     found, expected = found.detach().double().cpu() / scale, expected.detach().double().cpu() / scale
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+
+
+def assert_same(found: tuple[Tensor, States], expected: tuple[Tensor, States], tolerance: float) -> None:
+    """Outputs and states."""
+    assert_close(found[0], expected[0], tolerance)
+    for ours, theirs in zip(found[1], expected[1], strict=True):
+        assert_close(ours, theirs, tolerance)

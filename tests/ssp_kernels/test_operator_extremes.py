@@ -7,61 +7,93 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.ssp_kernels.operator_cases import TOLERANCE, Arguments, Subject, assert_close
+from tests.ssp_kernels.operator_cases import TOLERANCE, Arguments, States, Subject, assert_close, assert_same
+
+Others = list[Tensor | None]  # the tensors after the first
 
 RATES = (-1e-8, -1e-4, -0.5, -1.0, -30.0, -1e3)
 STEPS = (1e-4, 1.0, 50.0, 0.0)
+REAL_DECAYS = (1.0, 0.999, 1e-8, 0.0, -0.999, -1.0)
+POSITIVE_DECAYS = (1.0, 0.999, 0.0, 1e-8, 1.0)
 DECAYS = (1.0, 0.999, 1e-8, 0.0, -0.999, -1.0, 1j, 0.6 + 0.8j, -0.3 + 0.4j, 1e-8j)
 
 
 def _extreme(given: Arguments, subject: Subject) -> Arguments:
-    """The same with |x| = 1e3, and with every pairing of extreme step and decay somewhere among the features."""
+    """The same with |x| = 1e3 for the first tensor, and extreme decays among the features."""
     x, *others = given.tensors
     assert x is not None
-    x = x.sign() * 1e3
-    if subject.case.name.startswith("selective_scan"):
-        dt, A, *rest = others
-        assert dt is not None and A is not None
-        rates = torch.tensor(RATES, dtype=A.dtype, device=A.device).repeat(-(-A.shape[1] // len(RATES)))[: A.shape[1]]
-        steps = torch.tensor(STEPS, dtype=dt.dtype, device=dt.device).repeat(-(-dt.shape[2] // len(STEPS)))
-        return replace(given, tensors=(x, steps[: dt.shape[2]].expand_as(dt), rates.expand_as(A), *rest))
-    if subject.case.name.startswith("lti_ssm"):
-        decay, *rest = others
-        assert decay is not None
-        decays = torch.view_as_real(torch.tensor(DECAYS, dtype=torch.complex128)).to(decay.dtype)
-        wanted = decay[..., 0].numel()
-        decays = decays.repeat(-(-wanted // len(DECAYS)), 1)[:wanted]
-        return replace(given, tensors=(x, decays.view_as(decay), *rest))
-    return replace(given, tensors=(x, *others))
+    if subject.case.operator.name in EXTREMES:
+        others = EXTREMES[subject.case.operator.name](others)
+    return replace(given, tensors=(x.sign() * 1e3, *others))
+
+
+def _spread(values: Tensor, like: Tensor) -> Tensor:
+    """The values, over and over, in the shape of another tensor."""
+    index = torch.arange(like.numel() // values[0].numel()) % len(values)
+    return values[index].reshape(like.shape).to(like.device, like.dtype)
+
+
+def _selective_scan(others: Others) -> Others:
+    """Every pairing of extreme step and rate."""
+    dt, A, *rest = others
+    assert dt is not None and A is not None
+    rates = _spread(torch.tensor(RATES), A[0]).expand_as(A)
+    return [_spread(torch.tensor(STEPS), dt[0, 0]).expand_as(dt), rates, *rest]
+
+
+def _complex_decays(others: Others) -> Others:
+    decay, *rest = others
+    assert decay is not None
+    return [_spread(torch.view_as_real(torch.tensor(DECAYS, dtype=torch.complex128)), decay), *rest]
+
+
+def _linear_scan(others: Others) -> Others:
+    a, *rest = others
+    assert a is not None
+    return _complex_decays(others) if a.ndim == 4 else [_spread(torch.tensor(REAL_DECAYS), a), *rest]
+
+
+def _linear_attention(others: Others) -> Others:
+    """A decay of 0 is minus infinity."""
+    k, v, log_decay, *rest = others
+    assert log_decay is not None
+    return [k, v, _spread(torch.tensor(POSITIVE_DECAYS, dtype=torch.float64).log(), log_decay), *rest]
+
+
+EXTREMES: dict[str, Callable[[Others], Others]] = {
+    "selective_scan": _selective_scan,
+    "lti_ssm": _complex_decays,
+    "linear_scan": _linear_scan,
+    "linear_attention": _linear_attention,
+}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_values(fast_subject: Subject, dtype: torch.dtype) -> None:
     for length in fast_subject.lengths[1:]:
         given = _extreme(fast_subject.arguments(2, length, dtype), fast_subject)
-        y_BLD, state = fast_subject.forward(given)
-        expected_y, expected_state = fast_subject.reference(given)
-        for feature in range(y_BLD.shape[2]):  # each to its own scale: a step of 50 must not hide one of 1e-4
-            assert_close(y_BLD[..., feature], expected_y[..., feature], TOLERANCE[dtype])
-            assert_close(state[:, feature], expected_state[:, feature], TOLERANCE[dtype])
+        (y, states), (expected_y, expected) = fast_subject.forward(given), fast_subject.reference(given)
+        for feature in range(y.shape[2]):  # each to its own scale: a step of 50 must not hide one of 1e-4
+            assert_close(y[:, :, feature], expected_y[:, :, feature], TOLERANCE[dtype])
+            for ours, theirs in zip(states, expected, strict=True):
+                assert_close(ours[:, feature], theirs[:, feature], TOLERANCE[dtype])
 
 
 def test_steps(fast_subject: Subject) -> None:
     given = _extreme(fast_subject.arguments(2, 1), fast_subject)
-    expected_y, expected_state = fast_subject.reference(given)
-    y, state = fast_subject.step(given.token(0))
-    assert_close(y, expected_y[:, 0], TOLERANCE[torch.float64])
-    assert_close(state, expected_state, TOLERANCE[torch.float64])
+    y, states = fast_subject.reference(given)
+    assert_same(fast_subject.step(given.token(0)), (y[:, 0], states), TOLERANCE[torch.float64])
 
 
 def test_gradients(fast_subject: Subject) -> None:
     given = _extreme(fast_subject.arguments(2, fast_subject.lengths[-1]), fast_subject).map(
-        lambda t: t.clone().requires_grad_()
+        lambda t: t.clone().requires_grad_(t.is_floating_point())
     )
 
-    def gradients(forward: Callable[[Arguments], tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
-        y, state = forward(given)
-        return torch.autograd.grad(y.sum() + state.sum(), given.all())
+    def gradients(forward: Callable[[Arguments], tuple[Tensor, States]]) -> tuple[Tensor, ...]:
+        y, states = forward(given)
+        total = y.sum() + sum(state.sum() for state in states if state.is_floating_point())
+        return torch.autograd.grad(total, given.differentiable(), allow_unused=True, materialize_grads=True)
 
     for ours, theirs in zip(gradients(fast_subject.forward), gradients(fast_subject.reference), strict=True):
         assert_close(ours, theirs, TOLERANCE[torch.float64])
@@ -73,5 +105,5 @@ def test_a_step_of_zero_is_the_identity_on_the_state(fast_subject: Subject) -> N
     given = fast_subject.arguments(2, 5, torch.float32)
     x, dt, *rest = given.tensors
     assert dt is not None
-    _, state = fast_subject.forward(replace(given, tensors=(x, torch.zeros_like(dt), *rest)))
-    assert torch.equal(state, given.state)
+    _, (state,) = fast_subject.forward(replace(given, tensors=(x, torch.zeros_like(dt), *rest)))
+    assert torch.equal(state, given.states[0])

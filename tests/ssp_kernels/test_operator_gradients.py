@@ -1,6 +1,6 @@
 """Gradients of every form equal those of autograd through the reference loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import pytest
@@ -9,25 +9,37 @@ from torch import Tensor
 
 from ssp_kernels import selective_scan
 from ssp_kernels.registry import chosen
-from tests.ssp_kernels.operator_cases import TOLERANCE, Arguments, Subject, assert_close, subjects
+from tests.ssp_kernels.operator_cases import TOLERANCE, Arguments, States, Subject, assert_close, subjects
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "outputs and state": lambda y, state: (y * torch.sin(y)).sum() + (state * torch.cos(state)).sum(),
-    "outputs": lambda y, _state: y.sum(),
-    "state": lambda _y, state: state.square().sum(),
+Loss = Callable[[Tensor, States], Tensor]
+
+LOSSES: dict[str, Loss] = {
+    "outputs and state": lambda y, states: (y * torch.sin(y)).sum() + _sum(s * torch.cos(s) for s in _floating(states)),
+    "outputs": lambda y, _states: y.sum(),
+    "state": lambda _y, states: _sum(state.square() for state in _floating(states)),
 }
 
 
+def _floating(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [t for t in tensors if t.is_floating_point()]
+
+
+def _sum(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.stack([t.sum() for t in tensors]).sum()
+
+
+def _tracked(given: Arguments) -> Arguments:
+    return given.map(lambda t: t.detach().clone().requires_grad_(t.is_floating_point()))
+
+
 def _gradients(
-    forward: Callable[[Arguments], tuple[Tensor, Tensor]],
-    given: Arguments,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    forward: Callable[[Arguments], tuple[Tensor, States]], given: Arguments, loss: Loss
 ) -> tuple[Tensor, ...]:
-    given = given.map(lambda t: t.detach().requires_grad_())
-    total = loss(*forward(given))
+    given = _tracked(given)
+    wanted, total = given.differentiable(), loss(*forward(given))
     if not total.requires_grad:  # nothing of length 0 reaches an output
-        return tuple(torch.zeros_like(t) for t in given.all())
-    return torch.autograd.grad(total, given.all(), allow_unused=True, materialize_grads=True)
+        return tuple(torch.zeros_like(t) for t in wanted)
+    return torch.autograd.grad(total, wanted, allow_unused=True, materialize_grads=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -38,27 +50,28 @@ def test_gradients_equal_those_of_the_reference(fast_subject: Subject, loss: str
     )
     for length in lengths:
         given = fast_subject.arguments(2, length, dtype)
-        expected = _gradients(fast_subject.reference, given.map(torch.Tensor.double), LOSSES[loss])
+        expected = _gradients(fast_subject.reference, given, LOSSES[loss])
         for ours, theirs in zip(_gradients(fast_subject.forward, given, LOSSES[loss]), expected, strict=True):
             assert_close(ours, theirs, 5 * TOLERANCE[dtype])
 
 
 def test_gradients_equal_finite_differences(fast_subject: Subject) -> None:
-    given = fast_subject.arguments(1, 2).map(lambda t: t.requires_grad_())
-    inputs = given.all()
+    given = _tracked(fast_subject.arguments(1, 2))
 
-    def call(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+    def call(*tensors: Tensor) -> tuple[Tensor, ...]:
         rest = iter(tensors)
-        return fast_subject.forward(given.map(lambda _: next(rest)))
+        y, states = fast_subject.forward(given.map(lambda t: next(rest) if t.is_floating_point() else t))
+        return (y, *_floating(states))
 
-    assert torch.autograd.gradcheck(call, inputs, fast_mode=True)
+    assert torch.autograd.gradcheck(call, given.differentiable(), fast_mode=True)
 
 
 def test_gradients_of_gradients_are_refused_where_they_would_be_wrong(fast_subject: Subject) -> None:
     if fast_subject.form_name not in ("native", "triton"):
         pytest.skip("torch differentiates this form as often as one likes")
-    given = fast_subject.arguments(1, 2).map(lambda t: t.requires_grad_())
-    gradients = torch.autograd.grad(fast_subject.forward(given)[0].square().sum(), given.all(), create_graph=True)
+    given = _tracked(fast_subject.arguments(1, 2))
+    y, _ = fast_subject.forward(given)
+    gradients = torch.autograd.grad(y.square().sum(), given.differentiable(), create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         torch.autograd.backward(gradients[0].sum())
 
@@ -73,19 +86,22 @@ def test_a_step_has_gradients_too(fast_subject: Subject) -> None:
 
 def test_no_gradients_no_graph(fast_subject: Subject) -> None:
     given = fast_subject.arguments(2, fast_subject.lengths[-1])
-    tracked = given.map(lambda t: t.clone().requires_grad_())
     with torch.no_grad():
-        results = fast_subject.forward(tracked)
-    assert not any(t.requires_grad for t in results)
-    assert all(torch.equal(a, b) for a, b in zip(results, fast_subject.forward(given), strict=True))
+        y, states = fast_subject.forward(_tracked(given))
+    assert not any(t.requires_grad for t in (y, *states))
+    expected_y, expected = fast_subject.forward(given)
+    assert torch.equal(y, expected_y) and all(map(torch.equal, states, expected))
 
 
 def test_only_some_inputs_need_gradients(fast_subject: Subject) -> None:
     given = fast_subject.arguments(2, fast_subject.lengths[-1])
-    state = given.state.clone().requires_grad_()
-    y, final = fast_subject.forward(replace(given, state=state))
-    expected = _gradients(fast_subject.reference, given, LOSSES["outputs and state"])[-1]
-    assert_close(torch.autograd.grad(LOSSES["outputs and state"](y, final), state)[0], expected, 1e-9)
+    states = tuple(s.clone().requires_grad_(s.is_floating_point()) for s in given.states)
+    loss = LOSSES["outputs and state"](*fast_subject.forward(replace(given, states=states)))
+    count = len(_floating(states))
+    expected = _gradients(fast_subject.reference, given, LOSSES["outputs and state"])[-count:]
+    found = torch.autograd.grad(loss, _floating(states), allow_unused=True, materialize_grads=True)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_close(ours, theirs, 1e-9)
 
 
 @pytest.mark.parametrize("kernels", ["torch", "native"])
@@ -98,7 +114,7 @@ def test_a_compiled_model_may_call_them(kernels: str) -> None:
 
     def loss(*tensors: Tensor) -> Tensor:
         y, final = selective_scan.forward(*tensors)
-        return LOSSES["outputs and state"](y, final)
+        return LOSSES["outputs and state"](y, (final,))
 
     with chosen(kernels):
         expected = torch.autograd.grad(loss(*tensors), tensors)

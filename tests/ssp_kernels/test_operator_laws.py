@@ -6,17 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.ssp_kernels.operator_cases import TOLERANCE, Arguments, Subject, assert_close
+from tests.ssp_kernels.operator_cases import TOLERANCE, Arguments, States, Subject, assert_same
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_forward_equals_the_reference_from_a_warm_state(fast_subject: Subject, dtype: torch.dtype) -> None:
     for length in fast_subject.lengths:
         given = fast_subject.arguments(2, length, dtype)
-        y_BLD, state = fast_subject.forward(given)
-        assert y_BLD.dtype == state.dtype == dtype
-        for found, expected in zip((y_BLD, state), fast_subject.reference(given), strict=True):
-            assert_close(found, expected, TOLERANCE[dtype])
+        y_BLD, states = fast_subject.forward(given)
+        assert y_BLD.dtype == states[0].dtype == dtype
+        assert_same((y_BLD, states), fast_subject.reference(given), TOLERANCE[dtype])
 
 
 def test_forward_leaves_its_inputs_alone_and_shares_no_memory_with_them(subject: Subject) -> None:
@@ -24,9 +23,9 @@ def test_forward_leaves_its_inputs_alone_and_shares_no_memory_with_them(subject:
         given = subject.arguments(2, length)
         before = given.map(torch.clone)
         memory = {t.untyped_storage().data_ptr() for t in given.all() if t.numel()}
-        results = subject.forward(given)
+        y_BLD, states = subject.forward(given)
         assert all(torch.equal(a, b) for a, b in zip(given.all(), before.all(), strict=True))
-        assert not memory & {t.untyped_storage().data_ptr() for t in results if t.numel()}
+        assert not memory & {t.untyped_storage().data_ptr() for t in (y_BLD, *states) if t.numel()}
 
 
 def _strided(tensor: Tensor) -> Tensor:
@@ -35,12 +34,11 @@ def _strided(tensor: Tensor) -> Tensor:
 
 def test_strided_arguments_are_as_good_as_contiguous_ones(subject: Subject) -> None:
     given = subject.arguments(2, subject.lengths[-1])
-    for found, expected in zip(subject.forward(given.map(_strided)), subject.forward(given), strict=True):
-        assert_close(found, expected, TOLERANCE[torch.float64])
+    assert_same(subject.forward(given.map(_strided)), subject.forward(given), TOLERANCE[torch.float64])
     strided = given.token(0).map(_strided)
-    y_BD, state = subject.step(given.token(0))
-    assert torch.equal(_step_into(subject, strided, strided.state)[0], y_BD)
-    assert torch.equal(strided.state, state)
+    y_BD, states = subject.step(given.token(0))
+    assert torch.equal(_step_into(subject, strided, strided.states), y_BD)
+    assert all(map(torch.equal, strided.states, states))
 
 
 def test_forward_can_be_cut_anywhere(subject: Subject) -> None:
@@ -48,61 +46,60 @@ def test_forward_can_be_cut_anywhere(subject: Subject) -> None:
     given = subject.arguments(2, length)
     whole, final = subject.forward(given)
     for piece in {1, 2, 3, 16, length - 1}:
-        state, outputs = given.state, []
+        states, outputs = given.states, []
         for start in range(0, length, piece):
-            y, state = subject.forward(replace(given, state=state).tokens(start, start + piece))
+            y, states = subject.forward(replace(given, states=states).tokens(start, start + piece))
             outputs.append(y)
-        assert_close(torch.cat(outputs, dim=1), whole, TOLERANCE[torch.float64])
-        assert_close(state, final, TOLERANCE[torch.float64])
+        assert_same((torch.cat(outputs, dim=1), states), (whole, final), TOLERANCE[torch.float64])
 
 
 def test_forward_equals_folded_steps(subject: Subject) -> None:
     length = subject.lengths[-1]
     given = subject.arguments(2, length)
-    state, outputs = given.state.clone(), []
+    states, outputs = tuple(state.clone() for state in given.states), []
     for t in range(length):
-        y, state = subject.step(replace(given, state=state).token(t), state)
-        outputs.append(y)
-    whole, final = subject.forward(given)
-    assert_close(torch.stack(outputs, dim=1), whole, TOLERANCE[torch.float64])
-    assert_close(state, final, TOLERANCE[torch.float64])
+        y, states = subject.step(replace(given, states=states).token(t), states)
+        outputs.append(y.clone())
+    assert_same((torch.stack(outputs, dim=1), states), subject.forward(given), TOLERANCE[torch.float64])
 
 
 def test_padding_leaves_the_state_alone(subject: Subject) -> None:
     length = subject.lengths[-1]
     lengths = [0, 1, length - 2, length]
     given = subject.arguments(len(lengths), length)
-    y_BLD, state = subject.forward(given, torch.tensor(lengths, device=subject.device))
-    assert torch.equal(state[0], given.state[0])
+    y_BLD, states = subject.forward(given, torch.tensor(lengths, device=subject.device))
+    assert all(torch.equal(state[0], before[0]) for state, before in zip(states, given.states, strict=True))
     for row, valid in enumerate(lengths):
-        y_alone, state_alone = subject.reference(given.rows(row, row + 1).tokens(0, valid))
-        assert_close(y_BLD[row : row + 1, :valid], y_alone, TOLERANCE[torch.float64])
-        assert_close(state[row : row + 1], state_alone, TOLERANCE[torch.float64])
+        alone = subject.reference(given.rows(row, row + 1).tokens(0, valid))
+        found = y_BLD[row : row + 1, :valid], tuple(state[row : row + 1] for state in states)
+        assert_same(found, alone, TOLERANCE[torch.float64])
 
 
 def test_an_empty_batch_passes_through(subject: Subject) -> None:
     for length in (0, 3):
         given = subject.arguments(0, length)
-        y_BLD, state = subject.forward(given)
+        y_BLD, states = subject.forward(given)
         ragged = subject.forward(given, torch.zeros(0, dtype=torch.long, device=subject.device))
-        assert y_BLD.shape == ragged[0].shape == (0, length, y_BLD.shape[-1])
-        assert state.shape == ragged[1].shape == given.state.shape
-    y_BD, state = subject.step(given.token(0))
-    assert len(y_BD) == 0 and state.shape == given.state.shape
+        assert y_BLD.shape == ragged[0].shape == (0, length, *y_BLD.shape[2:])
+        for state, ragged_state, before in zip(states, ragged[1], given.states, strict=True):
+            assert state.shape == ragged_state.shape == before.shape
+    y_BD, states = subject.step(given.token(0))
+    assert len(y_BD) == 0 and [s.shape for s in states] == [s.shape for s in given.states]
+
+
+def _pooled(states: States, kind: str) -> tuple[States, States]:
+    """Seven slots, of which 2 to 4 hold the states; those of a wide pool lie further apart than they are long."""
+    pools = tuple(_pool(state, kind) for state in states)
+    for pool, state in zip(pools, states, strict=True):
+        pool[2:5] = state
+    return pools, tuple(pool[2:5] for pool in pools)
 
 
 def _pool(state: Tensor, kind: str) -> Tensor:
-    """Seven slots, of which 2 to 4 are to hold the state; those of a wide pool lie further apart than they are long."""
     slots, size = 7, state[0].numel()
     if kind == "packed":
-        return state.new_full((slots, *state.shape[1:]), 7.0)
-    return state.new_full((slots, size + 3), 7.0)[:, 1 : size + 1].view(slots, *state.shape[1:])
-
-
-def _pooled(state: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    pool = _pool(state, kind)
-    pool[2:5] = state
-    return pool, pool[2:5]
+        return state.new_full((slots, *state.shape[1:]), 7)
+    return state.new_full((slots, size + 3), 7)[:, 1 : size + 1].view(slots, *state.shape[1:])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -111,29 +108,27 @@ def test_step_gives_the_same_bits_wherever_it_writes(subject: Subject, dtype: to
     given = subject.arguments(3, 1, dtype).token(0)
     before = given.map(torch.clone)
     y_BD, new = subject.step(given)
-    assert all(torch.equal(a, b) for a, b in zip(given.all(), before.all(), strict=True))
-    assert new.untyped_storage().data_ptr() != given.state.untyped_storage().data_ptr() or not new.numel()
+    assert all(map(torch.equal, given.all(), before.all()))
+    memory = [t.untyped_storage().data_ptr() for t in (y_BD, *new, *given.states) if t.numel()]
+    assert len(set(memory)) == len(memory)
 
-    pool, view = _pooled(given.state, kind)
-    y_other, other = _step_into(subject, given, view)
-    assert torch.equal(y_other, y_BD) and torch.equal(other, new)
-    assert all(torch.equal(a, b) for a, b in zip(given.all(), before.all(), strict=True))
+    _, views = _pooled(given.states, kind)
+    assert torch.equal(_step_into(subject, given, views), y_BD) and all(map(torch.equal, views, new))
+    assert all(map(torch.equal, given.all(), before.all()))
 
-    pool, view = _pooled(given.state, kind)
-    y_in_place, in_place = _step_into(subject, replace(given, state=view), view)
-    assert torch.equal(y_in_place, y_BD) and torch.equal(in_place, new)
-    assert (pool[:2] == 7).all() and (pool[5:] == 7).all()
+    pools, views = _pooled(given.states, kind)
+    assert torch.equal(_step_into(subject, replace(given, states=views), views), y_BD)
+    assert all(map(torch.equal, views, new))
+    assert all((pool[:2] == 7).all() and (pool[5:] == 7).all() for pool in pools)
 
 
-def _step_into(subject: Subject, given: Arguments, out: Tensor) -> tuple[Tensor, Tensor]:
+def _step_into(subject: Subject, given: Arguments, out: States) -> Tensor:
     y_BD, returned = subject.step(given, out)
-    assert returned is out
-    return y_BD, out
+    assert all(new is place for new, place in zip(returned, out, strict=True))
+    return y_BD
 
 
 def test_step_equals_the_reference(subject: Subject) -> None:
     given = subject.arguments(3, 1)
-    y_BLD, state = subject.reference(given)
-    y_BD, new = subject.step(given.token(0))
-    assert_close(y_BD, y_BLD[:, 0], TOLERANCE[torch.float64])
-    assert_close(new, state, TOLERANCE[torch.float64])
+    y_BLD, states = subject.reference(given)
+    assert_same(subject.step(given.token(0)), (y_BLD[:, 0], states), TOLERANCE[torch.float64])

@@ -43,12 +43,12 @@ def _training_memory(subject: Subject, given: Arguments) -> tuple[int, int]:
     with _Allocated(given) as memory:
         y, final = subject.forward(given)
         held = memory.alive()
-        torch.autograd.backward(y.sum() + final.sum())
+        torch.autograd.backward(y.sum() + final[0].sum())
     return held, memory.peak
 
 
 def _materialised(given: Arguments) -> int:
-    x, state = given.tensors[0], given.state
+    x, (state,) = given.tensors[0], given.states
     assert x is not None
     return x.shape[1] * state.numel() * state.element_size()
 

@@ -16,7 +16,10 @@ from ssp_kernels.operators import OPERATORS
 from ssp_runtime.formats.convert import to_recurrent
 from ssp_runtime.mixers import build_mixer
 from ssp_runtime.mixers.base import Fold, MixerConfig
+from ssp_runtime.mixers.gla import GLAConfig
+from ssp_runtime.mixers.hgrn import HGRNConfig
 from ssp_runtime.mixers.mamba import MambaConfig
+from ssp_runtime.mixers.mlp import GatedMLPConfig
 from ssp_runtime.mixers.s4d import S4DCoefficients, S4DConfig
 from ssp_runtime.mixers.s6 import S6, S6Coefficients, S6Config
 from ssp_runtime.mixers.simple import SimpleConfig
@@ -34,7 +37,7 @@ from tests.ssp_runtime.laws import Subject
 
 Module = TypeVar("Module", bound=nn.Module)
 
-WIDTH = 5
+WIDTH = 6
 VOCABULARY = 11
 D_INPUT = 3
 KERNELS = ("reference", "torch", "native", *(("triton",) if os.environ.get("TRITON_INTERPRET") else ()))
@@ -46,6 +49,9 @@ MIXERS: dict[str, MixerConfig] = {
     "mamba(s4d)": MambaConfig(ssp=S4DConfig(d_state=6)),
     "simple(s6)": SimpleConfig(ssp=S6Config(d_state=6)),
     "simple(s4d)": SimpleConfig(ssp=S4DConfig(d_state=6)),
+    "gated_mlp": GatedMLPConfig(),
+    "hgrn": HGRNConfig(lower_bound=0.2),
+    "gla": GLAConfig(num_heads=3, expand_k=2, gate_rank=2),
 }
 LAYERS = (
     BlockConfig(mixer=MIXERS["mamba(s6)"]),
@@ -140,17 +146,29 @@ def served_in_bfloat16(subject: Subject) -> Subject:
 
 
 def at(extreme: Extreme, subject: Subject) -> Subject:
-    dt = torch.tensor(extreme.dt, dtype=torch.float64)
     with torch.no_grad():
         for module in subject.fold.modules():
-            if isinstance(module, S6):
-                module.dt_proj.bias.fill_(dt + torch.log(-torch.expm1(-dt)))
-            elif isinstance(module, S6Coefficients):
-                module.A_log.fill_(extreme.rate.log())
-            elif isinstance(module, S4DCoefficients):
-                module.inv_dt.fill_(dt.log())
-                module.A_real.fill_(extreme.rate.log())
+            if type(module) in SET_DECAYS:
+                SET_DECAYS[type(module)](module, extreme)
     return replace(subject, draw=lambda *sizes: extreme.x * subject.draw(*sizes), warm=(5,))
+
+
+def _set_s6(module: S6, extreme: Extreme) -> None:
+    dt = torch.tensor(extreme.dt, dtype=torch.float64)
+    module.dt_proj.bias.fill_(dt + torch.log(-torch.expm1(-dt)))
+
+
+def _set_s4d(module: S4DCoefficients, extreme: Extreme) -> None:
+    module.inv_dt.fill_(math.log(extreme.dt))
+    module.A_real.fill_(extreme.rate.log())
+
+
+# How decays that are parameters are set; those that depend on inputs saturate by themselves at |x| = 1e3.
+SET_DECAYS: dict[type[nn.Module], Callable[[Any, Extreme], object]] = {
+    S6: _set_s6,
+    S6Coefficients: lambda module, extreme: module.A_log.fill_(extreme.rate.log()),
+    S4DCoefficients: _set_s4d,
+}
 
 
 def operators_of(name: str) -> list[registry.Operator[Any]]:

@@ -7,6 +7,7 @@ import pytest
 
 from ssp_runtime import cli
 from ssp_runtime.formats.artifact import load
+from ssp_runtime.models.architectures import ARCHITECTURES
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
@@ -36,7 +37,10 @@ SMALL = (
 )
 
 
-@pytest.mark.parametrize("architecture", ["mamba", "mamba-s4d", "simple-s4d"])
+LANGUAGE_MODELS = [name for name in ARCHITECTURES if not name.startswith("bidirectional")]
+
+
+@pytest.mark.parametrize("architecture", LANGUAGE_MODELS)
 def test_train_convert_inspect_verify(
     architecture: str,
     book: Path,
@@ -50,7 +54,7 @@ def test_train_convert_inspect_verify(
     run(monkeypatch, "convert", trained, recurrent)
     shown = capsys.readouterr().out
     assert "recurrent" in shown
-    assert "ssm_state" in shown
+    assert "_state" in shown
     run(monkeypatch, "verify", recurrent, "--text", book, "--tokens", "300", "--piece", "70")
     assert "largest difference of logits" in capsys.readouterr().out
     assert load(recurrent).description.form == "recurrent"

@@ -1,0 +1,46 @@
+"""HGRN, the hierarchically gated recurrent network (Qin et al., 2023, "Hierarchically Gated Recurrent Neural Network
+for Sequence Modeling"), with the real-valued state of its published code."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssp_kernels import linear_scan
+from ssp_runtime.mixers.base import Mixer, Positive
+from ssp_runtime.run import Run
+from ssp_runtime.state import TensorSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class HGRNConfig:
+    """`lower_bound` is the least that is kept of a state per token; it should grow with depth (section 3.2)."""
+
+    kind: Literal["hgrn"] = "hgrn"
+    expand: Positive = 1
+    lower_bound: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class HGRN(Mixer):
+    """`h_t = f_t h_{t-1} + (1 - f_t) silu(i_t)`, `y_t = out_proj(norm(h_t) * silu(g_t))`, where the forget gate
+    `f = lower_bound + (1 - lower_bound) sigmoid` is bounded from below (equations 1 to 6)."""
+
+    Config = HGRNConfig
+
+    def __init__(self, d_model: int, config: HGRNConfig) -> None:
+        super().__init__()
+        d_inner = config.expand * d_model
+        self.lower_bound = config.lower_bound
+        self.in_proj = nn.Linear(d_model, 3 * d_inner, bias=False)
+        self.norm = nn.RMSNorm(d_inner, eps=1e-5)
+        self.out_proj = nn.Linear(d_inner, d_model, bias=False)
+        self.state_spec = {"recurrent_state": TensorSpec((d_inner,), "accumulator")}
+
+    def compute(self, x: Tensor, run: Run) -> Tensor:
+        value, forget, gate = self.in_proj(x).chunk(3, dim=-1)
+        decay = self.lower_bound + (1 - self.lower_bound) * torch.sigmoid(forget)
+        h = run(linear_scan, (1 - decay) * F.silu(value), decay, state="recurrent_state")
+        return torch.as_tensor(self.out_proj(self.norm(h) * F.silu(gate)))
