@@ -48,7 +48,9 @@ class Run(ABC):
         """
         names = [self._prefix + name for name in ((state,) if isinstance(state, str) else state)]
         dtype = self._state[names[0]].dtype
-        cast = [t.to(dtype) if t is not None and t.is_floating_point() else t for t in tensors]
+        cast = [
+            t.to(dtype) if t is not None and t.is_floating_point() and dtype.is_floating_point else t for t in tensors
+        ]
         y, after = self._advance(operator, cast, names)
         self.new.update(zip(names, (after,) if isinstance(after, Tensor) else after, strict=True))
         return y.to(tensors[0].dtype) if tensors[0] is not None and y.is_floating_point() else y

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ssp_kernels import causal_conv1d, linear_attention, linear_scan, lti_ssm, selective_scan
+from ssp_kernels import causal_conv1d, linear_attention, linear_scan, lti_ssm, selective_scan, stabilizer
 from ssp_kernels.registry import Operator
 
 OPERATORS: tuple[Operator[Any], ...] = (
@@ -11,4 +11,5 @@ OPERATORS: tuple[Operator[Any], ...] = (
     linear_scan.OPERATOR,
     lti_ssm.OPERATOR,
     selective_scan.OPERATOR,
+    stabilizer.OPERATOR,
 )

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssp_kernels import causal_conv1d, linear_attention, linear_scan, lti_ssm, selective_scan
+from ssp_kernels import causal_conv1d, linear_attention, linear_scan, lti_ssm, selective_scan, stabilizer
 from ssp_kernels.registry import Operator, Unavailable, chosen
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -123,6 +123,14 @@ def _linear_attention(heads: int, keys: int, values: int, *, decays: int, bonus:
     return Case(name, linear_attention.OPERATOR, has_length, draw)
 
 
+def _stabilizer(features: int) -> Case:
+    def draw(normal: Draw, batch: int, length: int) -> tuple[tuple[Tensor, ...], States]:
+        log_input, log_decay = 3 * normal(batch, length, features), -normal(batch, length, features).exp()
+        return (log_input, log_decay), (normal(batch, features),)
+
+    return Case(f"stabilizer-{features}", stabilizer.OPERATOR, (True, True), draw)
+
+
 CASES = (
     _selective_scan(7, 5),
     _selective_scan(37, 16),
@@ -134,6 +142,7 @@ CASES = (
     _linear_attention(2, 5, 3, decays=1, bonus=False),
     _linear_attention(2, 5, 3, decays=5, bonus=False),
     _linear_attention(3, 4, 4, decays=4, bonus=True),
+    _stabilizer(7),
 )
 
 

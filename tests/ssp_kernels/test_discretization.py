@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssp_kernels.discretization import zero_order_hold
+from ssp_kernels.discretization import bilinear, zero_order_hold
 
 RATES = (0.0, -1e-12, -1e-8, -9.9e-4, -1.1e-3, -0.1, -1.0, -30.0, -1e-4 + 1e-3j, -0.5 + 3j, 5j, 1e-9j)
 
@@ -36,3 +36,13 @@ def test_gradients_near_zero(dtype: torch.dtype) -> None:
     B = torch.full_like(A, 2.0).requires_grad_()
     dt = torch.ones(5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(zero_order_hold, (A, B, dt))
+
+
+def test_bilinear_solves_its_implicit_equation() -> None:
+    """`s_t = s_{t-1} + dt (A (s_t + s_{t-1}) / 2 + B u)`."""
+    A, B, u = torch.tensor(RATES, dtype=torch.complex128), torch.tensor(2.0 + 1j, dtype=torch.complex128), 3.0
+    before = torch.tensor(0.7 - 0.2j, dtype=torch.complex128)
+    for dt in (1e-4, 1.0, 50.0):
+        Abar, Bbar = bilinear(A, B, torch.tensor(dt))
+        after = Abar * before + Bbar * u
+        torch.testing.assert_close(after, before + dt * (A * (after + before) / 2 + B * u), rtol=1e-10, atol=1e-10)
