@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self
 
+import torch
 from torch import Tensor
 
 from ssp_runtime.state import State
@@ -48,10 +49,7 @@ class Run(ABC):
         """
         names = [self._prefix + name for name in ((state,) if isinstance(state, str) else state)]
         dtype = self._state[names[0]].dtype
-        cast = [
-            t.to(dtype) if t is not None and t.is_floating_point() and dtype.is_floating_point else t for t in tensors
-        ]
-        y, after = self._advance(operator, cast, names)
+        y, after = self._advance(operator, [_in(dtype, tensor) for tensor in tensors], names)
         self.new.update(zip(names, (after,) if isinstance(after, Tensor) else after, strict=True))
         return y.to(tensors[0].dtype) if tensors[0] is not None and y.is_floating_point() else y
 
@@ -86,6 +84,13 @@ class RecurrentRun(Run):
     ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
         out = None if self._out is None else _taken(self._out, names)
         return operator.step(*tensors, _taken(self._state, names), out)
+
+
+def _in(dtype: torch.dtype, tensor: Tensor | None) -> Tensor | None:
+    """A tensor of floating numbers in that dtype, if it is one of floating numbers, too."""
+    if tensor is None or not tensor.is_floating_point() or not dtype.is_floating_point:
+        return tensor
+    return tensor.to(dtype)
 
 
 def _taken(state: State, names: Sequence[str]) -> Tensor | tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""First-order recurrences in blocks of about sqrt(L) tokens that advance side by side, then are told what came before."""
+"""First-order recurrences in blocks of about sqrt(L) tokens: side by side first, then told what came before them."""
 
 import math
 from collections.abc import Callable
