@@ -45,6 +45,8 @@ class TrainConfig:
     batch_size: int = 16
     sequence_length: int = 256
     """Tokens of a row in one step (next-token)."""
+    resets: bool = False
+    """Start each text from the initial state, not from that of the text before (next-token)."""
     seed: int = 0
     threads: int = 2
     description: str = ""
@@ -97,4 +99,5 @@ def _task(config: TrainConfig, tokenizer: ByteTokenizer | DNATokenizer) -> tuple
         return task, data.labels
     stream, heldout = read_texts(config.data, tokenizer, config.heldout_fraction)
     bos = tokenizer.bos_id if tokenizer.bos_id is not None else 0
-    return NextToken(stream, heldout, batch_size=config.batch_size, length=config.sequence_length, bos_id=bos), ()
+    sizes = {"batch_size": config.batch_size, "length": config.sequence_length}
+    return NextToken(stream, heldout, **sizes, bos_id=bos, resets=config.resets), ()

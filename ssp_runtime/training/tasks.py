@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ssp_kernels.padding import masked
 from ssp_runtime.models.batching import padded
 from ssp_runtime.models.model import Classifier, LanguageModel, Model
+from ssp_runtime.resets import forward_with_resets
 from ssp_runtime.state import State
 
 PIECE = 2048  # tokens of a row that are scored at once
@@ -45,7 +46,8 @@ class NextToken(Task):
     """Next-token prediction over one long stream, read by `batch_size` rows side by side.
 
     Each row goes on where it stopped, its state carried over (gradients stop at the cut): the model learns to use a
-    state far older than `length` tokens, as it will have when served.
+    state far older than `length` tokens, as it will have when served. With `resets` a token `bos_id`, which begins a
+    text, finds the initial state instead.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class NextToken(Task):
         batch_size: int,
         length: int,
         bos_id: int,
+        resets: bool = False,
     ) -> None:
         ids = (
             torch.frombuffer(bytearray(stream), dtype=torch.uint8)
@@ -65,7 +68,7 @@ class NextToken(Task):
         if len(ids) < batch_size * (length + 1):
             raise ValueError(f"{len(ids)} tokens are too few for {batch_size} rows of {length}: lower one of them")
         self._rows = ids[: len(ids) // batch_size * batch_size].reshape(batch_size, -1)
-        self._heldout, self._length, self._bos_id = heldout, length, bos_id
+        self._heldout, self._length, self._bos_id, self._resets = heldout, length, bos_id, resets
         self._at = 0
         self._state: State | None = None
         self.tokens_per_step = batch_size * length
@@ -76,7 +79,8 @@ class NextToken(Task):
             self._at, self._state = 0, None
         window = self._rows[:, self._at : self._at + self._length + 1].long()
         state = model.initial_state(len(window)) if self._state is None else self._state
-        logits, state = model(window[:, :-1], state)
+        begins = (window[:, :-1] == self._bos_id) & self._resets
+        logits, state = forward_with_resets(model, window[:, :-1], state, begins)
         self._state = {name: tensor.detach() for name, tensor in state.items()}
         self._at += self._length
         return F.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten())

@@ -130,6 +130,17 @@ def test_rows_go_on_where_they_stopped_with_their_state() -> None:
     assert torch.allclose(mean, whole.loss(model), atol=1e-6)
 
 
+def test_with_resets_a_text_is_scored_as_if_it_came_alone() -> None:
+    model, text = language_model(), [1, 2, 3, 4, 5] * 3
+    alone = NextToken([0, *text, 0], [], batch_size=1, length=16, bos_id=0)
+    later = NextToken([*counting(16), 0, *text, 0], [], batch_size=1, length=16, bos_id=0, resets=True)
+    later.loss(model)
+    assert torch.allclose(later.loss(model), alone.loss(model), atol=1e-6)
+    forgotten = NextToken([*counting(16), 0, *text, 0], [], batch_size=1, length=16, bos_id=0)
+    forgotten.loss(model)
+    assert not torch.allclose(forgotten.loss(model), alone.loss(model), atol=1e-6)
+
+
 def test_state_space_parameters_learn_slowly_and_do_not_decay() -> None:
     model = language_model()
     ssp, matrices, vectors = build_optimizer(model, OptimizerConfig(lr=1.0, weight_decay=0.3)).param_groups
