@@ -14,13 +14,22 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(os.environ.get("SSP_ORACLES", ROOT.parent / "shared" / "oracles"))
 
 
-def entry(file: str, name: str) -> dict[str, Any]:
-    """One entry of an oracle file as nested dictionaries, its tensors and its other values together.
-
-    Where the oracles are absent the test is skipped; with CI=true it fails.
-    """
+def folder() -> Path:
+    """Where they are. Where they are absent the test is skipped; with CI=true it fails."""
     if not FOLDER.is_dir():
         _absent()
+    return FOLDER
+
+
+def everything(file: str) -> dict[str, Any]:
+    """All values of an oracle file by their full names."""
+    folder()
+    return _read(file)
+
+
+def entry(file: str, name: str) -> dict[str, Any]:
+    """One entry of an oracle file as nested dictionaries, its tensors and its other values together."""
+    folder()
     found: dict[str, Any] = {}
     for key, value in _read(file).items():
         first, *path, last = key.split("//")

@@ -1,9 +1,10 @@
 """Which form of an operator runs: the fastest that is available for the tensors' device, or the one asked for."""
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
@@ -46,6 +47,20 @@ def chosen(kernels: str) -> Iterator[None]:
         yield
     finally:
         _chosen.kernels = before
+
+
+def in_triton(operator: str) -> Callable[[], Any]:
+    """A loader of that operator's form in Triton."""
+
+    def load() -> Any:
+        try:
+            module = importlib.import_module(f"ssp_kernels.{operator}.triton_form")
+        except ImportError as error:
+            raise Unavailable(f"triton is not installed: {error}") from error
+        module.check()
+        return module
+
+    return load
 
 
 class Operator(Generic[F]):

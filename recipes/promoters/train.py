@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score, matthews_corrcoef
 
 from recipes.promoters.data import Promoters, load
 from ssp_runtime.formats.artifact import Description, save
-from ssp_runtime.mixers.mamba import BidirectionalMambaConfig
+from ssp_runtime.mixers.bidirectional import BidirectionalMambaConfig
 from ssp_runtime.mixers.s6 import S6Config
 from ssp_runtime.models.config import BlockConfig, ClassificationHeadConfig, ModelConfig, TokenEmbeddingConfig
 from ssp_runtime.models.model import Classifier

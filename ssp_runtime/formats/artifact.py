@@ -97,7 +97,7 @@ def save(folder: Path, model: Model, description: Description) -> str:
     """Writes the folder, which is made if need be; returns the fingerprint."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().contiguous().clone() for name, tensor in _unique_tensors(model).items()}
-    fingerprint = _fingerprint(description, weights)
+    fingerprint = _fingerprint(description.to_json(), weights)
     save_file(weights, folder / WEIGHTS_FILE)
     (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors lets nobody else read it
     text = json.dumps({**description.to_json(), "fingerprint": fingerprint}, indent=2, ensure_ascii=False)
@@ -114,7 +114,7 @@ def load(folder: Path) -> Artifact:
     data = _read_config(folder)
     description = _parse(data, folder)
     weights = _read_weights(folder)
-    if _fingerprint(description, weights) != data.get("fingerprint"):
+    if _fingerprint(data, weights) != data.get("fingerprint"):
         raise ArtifactError(f"{folder} was changed after it was written: its fingerprint does not match its contents")
     model = build_model(description.model)
     if description.form == "recurrent":
@@ -144,8 +144,10 @@ def _unique_tensors(model: Model) -> dict[str, Tensor]:
     return unique
 
 
-def _fingerprint(description: Description, weights: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(json.dumps(description.to_json(), sort_keys=True).encode())
+def _fingerprint(configuration: dict[str, Any], weights: dict[str, Tensor]) -> str:
+    """Of what is written, not of what it means today: options that came later leave it alone."""
+    written = {name: value for name, value in configuration.items() if name != "fingerprint"}
+    digest = hashlib.sha256(json.dumps(written, sort_keys=True).encode())
     for name in sorted(weights):
         tensor = weights[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -4,23 +4,93 @@ import difflib
 from typing import Any, cast
 
 from ssp_runtime.mixers.base import Mixer, MixerConfig, SequenceLayer
+from ssp_runtime.mixers.bidirectional import (
+    Bidirectional,
+    BidirectionalMamba,
+    TwoSided,
+    WholeMamba,
+    WholeSimple,
+)
+from ssp_runtime.mixers.deltanet import DeltaNet
+from ssp_runtime.mixers.dss import DSS
+from ssp_runtime.mixers.ema import EMA
+from ssp_runtime.mixers.gated_deltanet import GatedDeltaNet
+from ssp_runtime.mixers.gateloop import GateLoop
 from ssp_runtime.mixers.gla import GLA
+from ssp_runtime.mixers.griffin import Griffin
+from ssp_runtime.mixers.gss import GSS
 from ssp_runtime.mixers.hgrn import HGRN
-from ssp_runtime.mixers.mamba import BidirectionalMamba, Mamba
+from ssp_runtime.mixers.hgrn2 import HGRN2
+from ssp_runtime.mixers.kda import KDA
+from ssp_runtime.mixers.linear_attention import LinearAttention
+from ssp_runtime.mixers.lru import LRU
+from ssp_runtime.mixers.mamba import Mamba
+from ssp_runtime.mixers.mamba2 import Mamba2
+from ssp_runtime.mixers.mingru import MinGRU
 from ssp_runtime.mixers.mlp import GatedMLP
+from ssp_runtime.mixers.mlstm import MLSTM
+from ssp_runtime.mixers.qrnn import QRNN
+from ssp_runtime.mixers.retnet import RetNet
+from ssp_runtime.mixers.rg_lru import RGLRU
+from ssp_runtime.mixers.rotary_s6 import RotaryS6
+from ssp_runtime.mixers.rwkv4 import RWKV4, RWKV4ChannelMixing
+from ssp_runtime.mixers.rwkv5 import RWKV5
+from ssp_runtime.mixers.rwkv6 import RWKV6, RWKV6ChannelMixing
+from ssp_runtime.mixers.rwkv7 import RWKV7, RWKV7ChannelMixing
+from ssp_runtime.mixers.s4 import S4
 from ssp_runtime.mixers.s4d import S4D
+from ssp_runtime.mixers.s5 import S5
 from ssp_runtime.mixers.s6 import S6
 from ssp_runtime.mixers.simple import Simple
+from ssp_runtime.mixers.slstm import SLSTM
+from ssp_runtime.mixers.sru import SRU
+from ssp_runtime.mixers.strongly_typed_rnn import StronglyTypedRNN
+from ssp_runtime.mixers.window_attention import WindowAttention
 
 MIXERS: dict[str, type[SequenceLayer]] = {
     "s6": S6,
+    "rotary_s6": RotaryS6,
+    "s4": S4,
     "s4d": S4D,
+    "dss": DSS,
+    "lru": LRU,
+    "s5": S5,
+    "ema": EMA,
+    "gss": GSS,
+    "gateloop": GateLoop,
+    "sru": SRU,
+    "qrnn": QRNN,
+    "mingru": MinGRU,
+    "strongly_typed_rnn": StronglyTypedRNN,
     "mamba": Mamba,
+    "mamba2": Mamba2,
+    "bidirectional": Bidirectional,
+    "two_sided": TwoSided,
     "bidirectional_mamba": BidirectionalMamba,
+    "whole_mamba": WholeMamba,
+    "whole_simple": WholeSimple,
     "simple": Simple,
     "gated_mlp": GatedMLP,
     "hgrn": HGRN,
     "gla": GLA,
+    "mlstm": MLSTM,
+    "slstm": SLSTM,
+    "deltanet": DeltaNet,
+    "gated_deltanet": GatedDeltaNet,
+    "kda": KDA,
+    "retnet": RetNet,
+    "hgrn2": HGRN2,
+    "linear_attention": LinearAttention,
+    "rwkv4": RWKV4,
+    "rwkv4_channel_mixing": RWKV4ChannelMixing,
+    "rwkv5": RWKV5,
+    "rwkv6": RWKV6,
+    "rwkv6_channel_mixing": RWKV6ChannelMixing,
+    "rwkv7": RWKV7,
+    "rwkv7_channel_mixing": RWKV7ChannelMixing,
+    "rg_lru": RGLRU,
+    "griffin": Griffin,
+    "window_attention": WindowAttention,
 }
 
 

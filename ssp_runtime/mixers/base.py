@@ -4,8 +4,9 @@ Shape suffixes: B batch, L length, D features (d_model, or d_inner within a bloc
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, Self
 
 import torch
 from pydantic import Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
@@ -68,11 +69,20 @@ class Coefficients(nn.Module, ABC):
     """Parameters of a state space, and the coefficients that the recurrence takes, which depend on nothing else.
 
     Conversion to recurrent form evaluates each of these once (see `ssp_runtime.formats.convert`). In training they are
-    the SSP parameters, which learn slower than the rest and do not decay (thesis, section 5).
+    the SSP parameters, which learn slower than the rest and do not decay (thesis, section 5). They are never narrower
+    than float32, whatever the model's weights are: a decay of 0.999 is 1 in bfloat16, and a state would never fade.
     """
 
     @abstractmethod
     def forward(self) -> tuple[Tensor, ...]: ...
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        def wide(tensor: Tensor) -> Tensor:
+            changed = fn(tensor)
+            return tensor.to(changed.device, torch.promote_types(changed.dtype, torch.float32))
+
+        super()._apply(wide, recurse)  # type: ignore[no-untyped-call]  # torch's
+        return self
 
 
 class FixedCoefficients(Coefficients):

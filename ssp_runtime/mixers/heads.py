@@ -16,6 +16,17 @@ def head_dim(features: int, num_heads: int) -> int:
     return features // num_heads
 
 
+def num_heads_of(features: int, size: int) -> int:
+    """Heads of that many features.
+
+    Raises:
+        ValueError: they do not divide.
+    """
+    if features % size:
+        raise ValueError(f"{features} features cannot be divided into heads of {size}; choose a size that divides")
+    return features // size
+
+
 def split(x: Tensor, num_heads: int) -> Tensor:
     """(..., D) as (..., H, D / H)."""
     return x.reshape(*x.shape[:-1], num_heads, x.shape[-1] // num_heads)

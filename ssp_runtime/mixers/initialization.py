@@ -14,6 +14,11 @@ def log_uniform_dt(count: int, smallest: float, largest: float) -> Tensor:
     return torch.exp(torch.rand(count) * math.log(largest / smallest) + math.log(smallest))
 
 
+def inverse_softplus(y: Tensor) -> Tensor:
+    """x with softplus(x) = y, for y above 0."""
+    return y + torch.log(-torch.expm1(-y))
+
+
 def diagonal_state_matrix(init: DiagonalInit, modes: int) -> Tensor:
     """Diagonal A of S4D (Gu et al., 2022, "On the Parameterization and Initialization of Diagonal State Space Models"):
     complex (modes,), one of each conjugate pair, imaginary parts positive, all real parts -1/2.
@@ -26,15 +31,26 @@ def diagonal_state_matrix(init: DiagonalInit, modes: int) -> Tensor:
     elif init == "inv":
         imaginary = 2 * modes / math.pi * (2 * modes / (2 * n + 1) - 1)
     else:
-        imaginary = _legs_frequencies(2 * modes)
+        imaginary, _ = _legs_eigenvectors(2 * modes)
     return torch.complex(torch.full_like(imaginary, -0.5), imaginary)
 
 
-def _legs_frequencies(states: int) -> Tensor:
+def hippo_legs(modes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A, P and B of HiPPO-LegS as `diag(A) - P P^*`: complex (modes,), one of each conjugate pair, imaginary parts of A
+    positive (Gu et al., 2021, "Efficiently Modeling Long Sequences with Structured State Spaces", appendix C.1).
+
+    Before the change of basis `B_n = sqrt(2 n + 1)` and `P_n = sqrt(n + 1/2)`.
+    """
+    frequencies, vectors = _legs_eigenvectors(2 * modes)
+    B = vectors.mH @ torch.sqrt(2 * torch.arange(2 * modes, dtype=torch.float64) + 1).to(vectors)
+    return torch.complex(torch.full_like(frequencies, -0.5), frequencies), B / 2**0.5, B
+
+
+def _legs_eigenvectors(states: int) -> tuple[Tensor, Tensor]:
     """Positive imaginary parts of the eigenvalues of HiPPO-LegS's normal part, whose skew part is
-    `sqrt(2i + 1) sqrt(2j + 1) / 2` below the diagonal and its negative above."""
+    `sqrt(2i + 1) sqrt(2j + 1) / 2` above the diagonal and its negative below, and their eigenvectors as columns."""
     root = torch.sqrt(2 * torch.arange(states, dtype=torch.float64) + 1)
     product = torch.outer(root, root) / 2
     skew = product.triu(1) - product.tril(-1)
-    eigenvalues: Tensor = torch.linalg.eigvalsh(1j * skew)
-    return eigenvalues[states // 2 :]
+    frequencies, vectors = torch.linalg.eigh(-1j * skew)
+    return frequencies[states // 2 :], vectors[:, states // 2 :]

@@ -1,5 +1,6 @@
-"""The Mamba block's inside, around any state space (Gu and Dao, 2023, figure 3; thesis, figures 15 and 16)."""
+"""The Mamba block's inside, around any state space (Gu and Dao, 2023, figure 3; thesis, figure 15)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssp_kernels import causal_conv1d
-from ssp_runtime.mixers.base import AnyMixerConfig, Mixer, Positive, SequenceLayer, reversed_in_length
+from ssp_runtime.mixers.base import AnyMixerConfig, Mixer, Positive
 from ssp_runtime.mixers.s6 import S6Config
 from ssp_runtime.run import Run
 from ssp_runtime.state import TensorSpec
@@ -22,28 +23,32 @@ class MambaConfig:
     d_conv: Positive = 4
 
 
-@dataclass(frozen=True, kw_only=True)
-class BidirectionalMambaConfig:
-    kind: Literal["bidirectional_mamba"] = "bidirectional_mamba"
-    ssp: AnyMixerConfig = field(default_factory=S6Config)
-    expand: Positive = 2
-    d_conv: Positive = 4
+class ShortConvolution(Mixer):
+    """`silu(conv(x))`: each feature's last `d_conv` inputs, weighted."""
+
+    def __init__(self, width: int, d_conv: int) -> None:
+        super().__init__()
+        start = nn.Conv1d(width, width, d_conv, groups=width)
+        self.weight, self.bias = start.weight, start.bias
+        self.state_spec = {"conv_state": TensorSpec((width, d_conv - 1), "activation")}
+
+    def compute(self, x: Tensor, run: Run) -> Tensor:
+        return F.silu(run(causal_conv1d, x, self.weight[:, 0], self.bias, state="conv_state"))
 
 
 class ConvolvedSSP(Mixer):
-    """Short causal convolution, SiLU, state space: what lies between the Mamba block's two projections."""
+    """Short convolution and state space: what lies between the Mamba block's two projections."""
 
     def __init__(self, d_inner: int, d_conv: int, ssp: AnyMixerConfig) -> None:
         from ssp_runtime.mixers import build_mixer
 
         super().__init__()
-        self.conv1d = nn.Conv1d(d_inner, d_inner, d_conv, groups=d_inner, padding=d_conv - 1)
+        self.conv1d = ShortConvolution(d_inner, d_conv)
         self.ssp = build_mixer(ssp, d_inner)
-        self.state_spec = {"conv_state": TensorSpec((d_inner, d_conv - 1), "activation"), **self.ssp.state_spec}
+        self.state_spec = {**self.conv1d.state_spec, **self.ssp.state_spec}
 
     def compute(self, x: Tensor, run: Run) -> Tensor:
-        u = run(causal_conv1d, x, self.conv1d.weight[:, 0], self.conv1d.bias, state="conv_state")
-        return self.ssp.compute(F.silu(u), run)
+        return self.ssp.compute(self.conv1d.compute(x, run), run)
 
 
 class Mamba(Mixer):
@@ -60,28 +65,10 @@ class Mamba(Mixer):
         self.state_spec = self.inner.state_spec
 
     def compute(self, x: Tensor, run: Run) -> Tensor:
-        u, z = self.in_proj(x).chunk(2, dim=-1)
-        return torch.as_tensor(self.out_proj(self.inner.compute(u, run) * F.silu(z)))
+        return gated(x, self.in_proj, lambda u: self.inner.compute(u, run), self.out_proj)
 
 
-class BidirectionalMamba(SequenceLayer):
-    """Two branches after `in_proj`, each with its own convolution and state space, one of them on the reversed
-    sequence; their sum is gated (thesis, figure 16)."""
-
-    Config = BidirectionalMambaConfig
-
-    def __init__(self, d_model: int, config: BidirectionalMambaConfig) -> None:
-        super().__init__()
-        d_inner = config.expand * d_model
-        self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
-        self.forward_branch = ConvolvedSSP(d_inner, config.d_conv, config.ssp)
-        self.backward_branch = ConvolvedSSP(d_inner, config.d_conv, config.ssp)
-        self.out_proj = nn.Linear(d_inner, d_model, bias=False)
-
-    def encode(self, x_BLD: Tensor, lengths_B: Tensor | None = None, beside: dict[str, Tensor] | None = None) -> Tensor:
-        del beside  # its state spaces have nothing to tell
-        x_BLI, z_BLI = self.in_proj(x_BLD).chunk(2, dim=-1)
-        ahead_BLI = self.forward_branch.encode(x_BLI, lengths_B)
-        behind_BLI = self.backward_branch.encode(reversed_in_length(x_BLI, lengths_B), lengths_B)
-        y_BLI = ahead_BLI + reversed_in_length(behind_BLI, lengths_B)
-        return torch.as_tensor(self.out_proj(y_BLI * F.silu(z_BLI)))
+def gated(x: Tensor, in_proj: nn.Linear, inner: Callable[[Tensor], Tensor], out_proj: nn.Linear) -> Tensor:
+    """`out_proj(inner(u) * silu(z))` with `u, z = in_proj(x)`: the Mamba block around anything."""
+    u, z = in_proj(x).chunk(2, dim=-1)
+    return torch.as_tensor(out_proj(inner(u) * F.silu(z)))

@@ -35,8 +35,8 @@ class S6(Mixer):
     def __init__(self, d_inner: int, config: S6Config) -> None:
         super().__init__()
         self.dt_rank = config.dt_rank or math.ceil(d_inner / 32)
-        self.d_state = config.d_state
-        self.x_proj = nn.Linear(d_inner, self.dt_rank + 2 * config.d_state, bias=False)
+        self.selection_sizes = [self.dt_rank, config.d_state, config.d_state]
+        self.x_proj = nn.Linear(d_inner, sum(self.selection_sizes), bias=False)
         self.dt_proj = nn.Linear(self.dt_rank, d_inner)
         self.coefficients: Coefficients = S6Coefficients(d_inner, config.d_state)
         self.D = nn.Parameter(torch.ones(d_inner))
@@ -50,7 +50,11 @@ class S6(Mixer):
             self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
 
     def compute(self, x: Tensor, run: Run) -> Tensor:
-        dt, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        dt, B, C = self.x_proj(x).split(self.selection_sizes, dim=-1)
+        return self.scan(x, dt, B, C, run)
+
+    def scan(self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, run: Run) -> Tensor:
+        """The recurrence over x, with dt still in its low rank."""
         dt = F.softplus(self.dt_proj(dt))
         return run(selective_scan, x, dt, *self.coefficients(), B, C, state="ssm_state") + self.D * x
 

@@ -35,5 +35,9 @@ class Simple(Mixer):
         self.state_spec = self.ssp.state_spec
 
     def compute(self, x: Tensor, run: Run) -> Tensor:
-        y = F.gelu(self.dropout(self.ssp.compute(x, run)))
-        return F.glu(self.output_linear(y), dim=-1)
+        return mixed(self.ssp.compute(x, run), self.dropout, self.output_linear)
+
+
+def mixed(y: Tensor, dropout: FeatureDropout, output_linear: nn.Linear) -> Tensor:
+    """What follows the state space."""
+    return F.glu(output_linear(F.gelu(dropout(y))), dim=-1)

@@ -28,8 +28,11 @@ class BlockConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenEmbeddingConfig:
+    """A vector of the table for each token, times `scale` (RecurrentGemma: sqrt(d_model), rounded to bfloat16)."""
+
     kind: Literal["tokens"] = "tokens"
     vocab_size: Positive
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +45,13 @@ class NumberEmbeddingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModelHeadConfig:
-    """Scores over the vocabulary at every token. `tied` shares the embedding's weights."""
+    """Scores over the vocabulary at every token. `tied` shares the embedding's weights; `soft_cap` is a magnitude that
+    scores approach but do not exceed."""
 
     kind: Literal["language_model"] = "language_model"
     tied: bool = True
     bias: bool = False
+    soft_cap: Annotated[float, Field(gt=0)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +68,8 @@ class ModelConfig:
     embedding: Annotated[TokenEmbeddingConfig | NumberEmbeddingConfig, Field(discriminator="kind")]
     layers: tuple[BlockConfig, ...]
     head: Annotated[LanguageModelHeadConfig | ClassificationHeadConfig, Field(discriminator="kind")]
+    # A norm of the embeddings, before the first block (RWKV).
+    embedding_norm: NormConfig | None = None
     # The norm before the head; None for post-norm models, whose last block ends in one.
     final_norm: NormConfig | None = field(default_factory=NormConfig)
 

@@ -8,16 +8,27 @@ from torch import Tensor, nn
 from ssp_kernels.padding import masked
 from ssp_runtime.errors import InvalidRequest
 from ssp_runtime.mixers.base import Fold, Mixer, SequenceLayer
+from ssp_runtime.mixers.soft_cap import soft_capped
 from ssp_runtime.models.blocks import build_block, build_norm
 from ssp_runtime.models.config import (
     ClassificationHeadConfig,
     LanguageModelHeadConfig,
     ModelConfig,
+    NormConfig,
     NumberEmbeddingConfig,
     TokenEmbeddingConfig,
 )
 from ssp_runtime.run import ParallelRun, Run
 from ssp_runtime.state import State, initial_state, prefixed
+
+
+class TokenEmbedding(nn.Embedding):
+    def __init__(self, config: TokenEmbeddingConfig, d_model: int) -> None:
+        super().__init__(config.vocab_size, d_model)
+        self.scale = config.scale
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return super().forward(ids) * self.scale
 
 
 class Backbone(nn.Module):
@@ -26,8 +37,9 @@ class Backbone(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.embedding = _build_embedding(config)
+        self.embedding_norm = _build_norm(config.embedding_norm, config.d_model)
         self.layers = nn.ModuleList(build_block(block, config.d_model) for block in config.layers)
-        self.norm_f = nn.Identity() if config.final_norm is None else build_norm(config.final_norm, config.d_model)
+        self.norm_f = _build_norm(config.final_norm, config.d_model)
 
     @property
     def is_causal(self) -> bool:
@@ -43,7 +55,7 @@ class Backbone(nn.Module):
 
     def _embedded(self, inputs: Tensor) -> Tensor:
         """The start of the residual stream, which is never narrower than float32."""
-        x = self.embedding(inputs)
+        x = self.embedding_norm(self.embedding(inputs))
         return torch.as_tensor(x.to(torch.promote_types(x.dtype, torch.float32)))
 
     def _layers(self) -> list[SequenceLayer]:
@@ -85,6 +97,7 @@ class LanguageModel(Fold):
         ):
             raise InvalidRequest("a language model embeds tokens and has a language_model head")
         self.config = config
+        self._soft_cap = config.head.soft_cap
         self.backbone = CausalBackbone(config)
         self.lm_head = nn.Linear(config.d_model, config.embedding.vocab_size, bias=config.head.bias)
         _initialize(self, len(config.layers))
@@ -94,7 +107,7 @@ class LanguageModel(Fold):
 
     def compute(self, x: Tensor, run: Run) -> Tensor:
         """Logits (..., V) of token ids (...)."""
-        return torch.as_tensor(self.lm_head(self.backbone.compute(x, run)))
+        return soft_capped(self.lm_head(self.backbone.compute(x, run)), self._soft_cap)
 
     def fold(self, ids_BL: Tensor, state: State, *, lengths_B: Tensor | None = None) -> State:
         """The state after the tokens, without any logits."""
@@ -137,7 +150,11 @@ def build_model(config: ModelConfig) -> Model:
 def _build_embedding(config: ModelConfig) -> nn.Module:
     if isinstance(config.embedding, NumberEmbeddingConfig):
         return nn.Linear(config.embedding.d_input, config.d_model)
-    return nn.Embedding(config.embedding.vocab_size, config.d_model)
+    return TokenEmbedding(config.embedding, config.d_model)
+
+
+def _build_norm(config: NormConfig | None, width: int) -> nn.Module:
+    return nn.Identity() if config is None else build_norm(config, width)
 
 
 def _initialize(model: nn.Module, num_layers: int) -> None:

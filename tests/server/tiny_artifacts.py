@@ -6,8 +6,10 @@ import torch
 
 from ssp_runtime.formats import artifact
 from ssp_runtime.formats.artifact import Artifact, Description
-from ssp_runtime.mixers.mamba import BidirectionalMambaConfig, MambaConfig
+from ssp_runtime.mixers.bidirectional import BidirectionalMambaConfig
+from ssp_runtime.mixers.mamba import MambaConfig
 from ssp_runtime.mixers.s4d import S4DConfig
+from ssp_runtime.models.architectures import model_config
 from ssp_runtime.models.config import (
     BlockConfig,
     ClassificationHeadConfig,
@@ -31,6 +33,13 @@ def write_writer(folder: Path) -> Artifact:
     )
     description = Description(model=config, tokenizer=ByteTokenizer(), description="writes")
     return _write(folder, description, {"backbone.embedding.weight": 50, "lm_head.weight": 4})
+
+
+def write_architecture(folder: Path, name: str) -> Artifact:
+    """A model over bytes of a ready-made architecture; three layers, since some alternate."""
+    config = model_config(name, d_model=16, num_layers=3, dropout=0.0, vocab_size=256)
+    description = Description(model=config, tokenizer=ByteTokenizer())
+    return _write(folder, description, {"backbone.embedding.weight": 50})
 
 
 def write_reader(folder: Path) -> Artifact:

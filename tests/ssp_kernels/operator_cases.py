@@ -13,7 +13,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssp_kernels import causal_conv1d, linear_attention, linear_scan, lti_ssm, selective_scan, stabilizer
+from ssp_kernels import (
+    causal_conv1d,
+    delta_rule,
+    dplr_ssm,
+    linear_attention,
+    linear_scan,
+    lti_ssm,
+    nonlinear_loop,
+    selective_scan,
+    stabilizer,
+    window_attention,
+    wkv,
+)
+from ssp_kernels.discretization import bilinear_dplr
+from ssp_kernels.nonlinear_loop.slstm import slstm
 from ssp_kernels.registry import Operator, Unavailable, chosen
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -61,12 +75,14 @@ Draw = Callable[..., Tensor]  # normal numbers of the given shape
 
 @dataclass(frozen=True)
 class Case:
-    """`draw(normal, B, L)` gives the tensors and the states, a state that the operator can be in."""
+    """`draw(normal, B, L)` gives the tensors and the states, a state that the operator can be in. `recurrence` is what
+    has the operator's functions, where that is not its module."""
 
     name: str
     operator: Operator[Any]
     has_length: tuple[bool, ...]
     draw: Callable[[Draw, int, int], tuple[tuple[Tensor | None, ...], States]]
+    recurrence: Any = None
 
     def arguments(self, batch: int, length: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Arguments:
         generator = torch.Generator().manual_seed(seed)
@@ -101,6 +117,17 @@ def _lti_ssm(features: int, states: int) -> Case:
     return Case(f"lti_ssm-{features}x{states}", lti_ssm.OPERATOR, (True, False, False, False), draw)
 
 
+def _dplr_ssm(features: int, states: int) -> Case:
+    def draw(normal: Draw, batch: int, length: int) -> tuple[tuple[Tensor, ...], States]:
+        A = torch.complex(-normal(features, states).exp(), 3 * normal(features, states))
+        P, B = (torch.view_as_complex(normal(features, states, 2)) for _ in range(2))
+        coefficients = bilinear_dplr(A, P, B, normal(features, 1).exp() / 10)
+        x, C, state = normal(batch, length, features), normal(features, states, 2), normal(batch, features, states, 2)
+        return (x, *map(torch.view_as_real, coefficients), C), (state,)
+
+    return Case(f"dplr_ssm-{features}x{states}", dplr_ssm.OPERATOR, (True, *[False] * 5), draw)
+
+
 def _linear_scan(features: int, *, is_complex: bool) -> Case:
     pair = (2,) if is_complex else ()
 
@@ -123,6 +150,19 @@ def _linear_attention(heads: int, keys: int, values: int, *, decays: int, bonus:
     return Case(name, linear_attention.OPERATOR, has_length, draw)
 
 
+def _delta_rule(heads: int, keys: int, values: int, *, decays: int) -> Case:
+    """Transitions `P (diag(decay) - beta n n^T) P^-1` with diagonal P, |n| = 1 and beta below 1, which grow nothing."""
+
+    def draw(normal: Draw, batch: int, length: int) -> tuple[tuple[Tensor, ...], States]:
+        q, k = normal(batch, length, heads, keys), normal(batch, length, heads, keys)
+        v, log_decay = normal(batch, length, heads, values), -normal(batch, length, heads, decays).exp() / 10
+        n = torch.nn.functional.normalize(normal(batch, length, heads, keys), dim=-1)
+        P, beta = (normal(heads, keys) / 2).exp(), torch.sigmoid(normal(batch, length, heads, 1))
+        return (q, k, v, log_decay, -beta * P * n, n / P), (normal(batch, heads, keys, values),)
+
+    return Case(f"delta_rule-{heads}x{keys}x{values}-{decays}", delta_rule.OPERATOR, (True,) * 6, draw)
+
+
 def _stabilizer(features: int) -> Case:
     def draw(normal: Draw, batch: int, length: int) -> tuple[tuple[Tensor, ...], States]:
         log_input, log_decay = 3 * normal(batch, length, features), -normal(batch, length, features).exp()
@@ -131,18 +171,88 @@ def _stabilizer(features: int) -> Case:
     return Case(f"stabilizer-{features}", stabilizer.OPERATOR, (True, True), draw)
 
 
+def _window_attention(window: int, *, heads: int, groups: int, keys: int, values: int, blocks: bool = False) -> Case:
+    """Rings that have turned, are just full, part full, and empty; what their empty slots hold must not matter. Keys
+    are in eighths, so that scores of huge queries have no roundings for the softmax to blow up."""
+
+    def draw(normal: Draw, batch: int, length: int) -> tuple[tuple[Tensor | None, ...], States]:
+        k, ring = normal(batch, length, groups, keys), normal(batch, window, groups, keys)
+        seen = torch.tensor([3 * window + 1, window, 2, 0])[torch.arange(batch) % 4]
+        positions = seen[:, None] + torch.arange(length)
+        since = positions // window * window if blocks else None
+        tensors = (normal(batch, length, heads, keys), _in_eighths(k), normal(batch, length, groups, values))
+        return (*tensors, positions, since), (_in_eighths(ring), normal(batch, window, groups, values))
+
+    name = f"window_attention-{window}-{heads}x{groups}x{keys}x{values}{'-blocks' if blocks else ''}"
+    return Case(name, window_attention.OPERATOR, (True,) * 5, draw)
+
+
+def _in_eighths(x: Tensor) -> Tensor:
+    return (8 * x).round() / 8
+
+
+def _wkv(features: int) -> Case:
+    def draw(normal: Draw, batch: int, length: int) -> tuple[tuple[Tensor, ...], States]:
+        tensors = (2 * normal(batch, length, features), normal(batch, length, features))
+        coefficients = (-normal(batch, length, features).exp(), normal(features))
+        n, d, m = (normal(batch, features) for _ in range(3))
+        return (*tensors, *coefficients), (n, 1 + d.abs(), m)
+
+    return Case(f"wkv-{features}", wkv.OPERATOR, (True, True, True, False), draw)
+
+
+def _slstm(heads: int, features: int) -> Case:
+    def draw(normal: Draw, batch: int, length: int) -> tuple[tuple[Tensor, ...], States]:
+        x, R = normal(batch, length, heads, 4, features), normal(heads, features, 4, features)
+        c, n, h, m = (normal(batch, heads, features) for _ in range(4))
+        return (x, R), (c, 1 + n.abs(), torch.tanh(h), m)
+
+    return Case(f"slstm-{heads}x{features}", nonlinear_loop.OPERATOR, (True, False), draw, recurrence=slstm)
+
+
+def _loop_of_one_state(features: int) -> Case:
+    def cell(x: Tensor, gate: Tensor, weight: Tensor, h: Tensor) -> tuple[Tensor, States]:
+        h = torch.tanh(x + weight * h) * torch.sigmoid(gate)
+        return h, (h,)
+
+    def draw(normal: Draw, batch: int, length: int) -> tuple[tuple[Tensor, ...], States]:
+        x, gate = normal(batch, length, features), normal(batch, length, features)
+        return (x, gate, normal(features)), (normal(batch, features),)
+
+    loop = nonlinear_loop.NonlinearLoop(cell, num_sequences=2)
+    return Case(f"nonlinear_loop-{features}", nonlinear_loop.OPERATOR, (True, True, False), draw, recurrence=loop)
+
+
 CASES = (
     _selective_scan(7, 5),
     _selective_scan(37, 16),
     _causal_conv1d(7, 4, bias=True),
     _causal_conv1d(5, 1, bias=False),
     _lti_ssm(7, 3),
+    _dplr_ssm(7, 3),
     _linear_scan(7, is_complex=False),
     _linear_scan(5, is_complex=True),
     _linear_attention(2, 5, 3, decays=1, bonus=False),
     _linear_attention(2, 5, 3, decays=5, bonus=False),
     _linear_attention(3, 4, 4, decays=4, bonus=True),
+    _delta_rule(2, 5, 3, decays=1),
+    _delta_rule(2, 5, 3, decays=5),
     _stabilizer(7),
+    _wkv(7),
+    _slstm(2, 3),
+    _loop_of_one_state(7),
+    _window_attention(4, heads=4, groups=2, keys=5, values=3),
+    _window_attention(37, heads=3, groups=1, keys=4, values=4),
+    _window_attention(5, heads=2, groups=2, keys=3, values=3, blocks=True),
+)
+
+# Of more states than features: for what is measured.
+LARGE_CASES = (
+    _selective_scan(37, 16),
+    _linear_attention(2, 24, 40, decays=1, bonus=False),
+    _linear_attention(2, 24, 40, decays=24, bonus=True),
+    _delta_rule(2, 24, 40, decays=1),
+    _delta_rule(2, 24, 40, decays=24),
 )
 
 
@@ -190,10 +300,10 @@ class Subject:
 
     def _call(self, form_name: str, function: str, given: Arguments, last: object) -> tuple[Tensor, States]:
         """Through the operator's own functions, which mask padding, with that form underneath."""
-        module = importlib.import_module(f"ssp_kernels.{self.case.operator.name}")
+        recurrence = self.case.recurrence or importlib.import_module(f"ssp_kernels.{self.case.operator.name}")
         self.case.operator.form(form_name)
         with chosen(form_name):
-            y, states = getattr(module, function)(*given.tensors, _packed(given.states), last)
+            y, states = getattr(recurrence, function)(*given.tensors, _packed(given.states), last)
         return y, states if isinstance(states, tuple) else (states,)
 
 

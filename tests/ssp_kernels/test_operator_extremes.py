@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.ssp_kernels.operator_cases import TOLERANCE, Arguments, States, Subject, assert_close, assert_same
+from ssp_kernels.discretization import bilinear_dplr
+from tests.ssp_kernels.operator_cases import TOLERANCE, Arguments, States, Subject, assert_close, assert_same, subjects
 
 Others = list[Tensor | None]  # the tensors after the first
 
@@ -60,11 +61,42 @@ def _linear_attention(others: Others) -> Others:
     return [k, v, _spread(torch.tensor(POSITIVE_DECAYS, dtype=torch.float64).log(), log_decay), *rest]
 
 
+def _wkv(others: Others) -> Others:
+    """In 1024ths, which float32 adds to k = 1e3 without roundings for the exponential to blow up."""
+    v, log_decay, bonus = others
+    assert log_decay is not None and bonus is not None
+    log_decay = _spread(torch.tensor(POSITIVE_DECAYS, dtype=torch.float64).log(), log_decay)
+    return [v, *((1024 * t).round() / 1024 for t in (log_decay, bonus))]
+
+
+def _dplr_ssm(others: Others) -> Others:
+    """Steps times rates that decay to 1, 0, almost -1, and -1, with rank one and without."""
+    _, U, _, Bbar, C = others
+    assert U is not None and Bbar is not None
+    P, B = (torch.view_as_complex(t.contiguous()) for t in (U, Bbar))
+    P = P * (torch.arange(len(P)) % 2).to(P)[:, None]
+    dt = _spread(torch.tensor((1e-4, 1.0, 50.0)), P.real[:, :1])
+    A = _spread(torch.tensor((-1e-12, -2.0, -0.5 + 40j, 1j, -1e3)), P) / dt
+    coefficients = bilinear_dplr(A, P, B, dt)
+    return [*map(torch.view_as_real, coefficients), C]
+
+
+def _nonlinear_loop(others: Others) -> Others:
+    """sLSTM's first two gates get nothing but the input: at 1e3 float32 is coarse, and their exponentials show it."""
+    *rest, weights = others
+    assert weights is not None
+    return [*rest, weights * (torch.arange(4) > 1)[:, None] if weights.ndim == 4 else weights]
+
+
 EXTREMES: dict[str, Callable[[Others], Others]] = {
     "selective_scan": _selective_scan,
+    "dplr_ssm": _dplr_ssm,
     "lti_ssm": _complex_decays,
     "linear_scan": _linear_scan,
     "linear_attention": _linear_attention,
+    "nonlinear_loop": _nonlinear_loop,
+    "wkv": _wkv,
+    "delta_rule": _linear_attention,  # a and b stay as they are: transitions must not grow
 }
 
 
@@ -99,11 +131,14 @@ def test_gradients(fast_subject: Subject) -> None:
         assert_close(ours, theirs, TOLERANCE[torch.float64])
 
 
-def test_a_step_of_zero_is_the_identity_on_the_state(fast_subject: Subject) -> None:
-    if not fast_subject.case.name.startswith("selective_scan"):
-        pytest.skip("only the selective scan has a step size")
-    given = fast_subject.arguments(2, 5, torch.float32)
+SELECTIVE_SCANS = [s for s in subjects() if s.case.operator.name == "selective_scan" and s.form_name != "reference"]
+
+
+@pytest.mark.parametrize("scan", SELECTIVE_SCANS, ids=lambda scan: f"{scan.case.name}-{scan.form_name}")
+def test_a_step_of_zero_is_the_identity_on_the_state(scan: Subject) -> None:
+    scan.require()
+    given = scan.arguments(2, 5, torch.float32)
     x, dt, *rest = given.tensors
     assert dt is not None
-    _, (state,) = fast_subject.forward(replace(given, tensors=(x, torch.zeros_like(dt), *rest)))
+    _, (state,) = scan.forward(replace(given, tensors=(x, torch.zeros_like(dt), *rest)))
     assert torch.equal(state, given.states[0])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ssp_kernels import native, registry, selective_scan
-from ssp_kernels.registry import Operator, Unavailable, choose, chosen
+from ssp_kernels.registry import Operator, Unavailable, choose, chosen, in_triton
 
 CPU = torch.ones(2)
 
@@ -82,9 +82,8 @@ def test_falling_back_keeps_no_tensor_alive() -> None:
 def test_triton_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)  # an import of it fails
     monkeypatch.delitem(sys.modules, "ssp_kernels.selective_scan.triton_form", raising=False)
-    monkeypatch.delattr(selective_scan, "triton_form", raising=False)
     with pytest.raises(Unavailable, match="triton is not installed"):
-        Operator("some", {"triton": selective_scan._triton}).form("triton")
+        Operator("some", {"triton": in_triton("selective_scan")}).form("triton")
 
 
 def test_without_a_compiler_it_is_slower_but_works(tmp_path: Path) -> None:

@@ -222,6 +222,9 @@ def _assert_tensors_close(
     assert actual.shape == expected.shape, f"{what}: {tuple(actual.shape)} instead of {tuple(expected.shape)}"
     if expected.numel() == 0:
         return
+    if not expected.is_floating_point():
+        assert torch.equal(actual, expected), f"{what}: {actual.tolist()} instead of {expected.tolist()}"
+        return
     scale, error = float(magnitude(expected)), float(magnitude(actual - expected))
     assert math.isfinite(scale), f"{what}: not finite"
     scale = max(scale, smallest_scale)
@@ -278,7 +281,8 @@ def _gradients(
         wanted[f"the initial {name}"] = tensor.requires_grad_(tensor.is_floating_point())
     wanted = {name: tensor for name, tensor in wanted.items() if tensor.requires_grad}
     y, new = function(x, state)
-    loss = torch.stack([_weighted_sum(tensor) for tensor in (y, *(new[name] for name in fold.state_spec))]).sum()
+    floating = [y, *(new[name] for name in fold.state_spec if new[name].is_floating_point())]
+    loss = torch.stack([_weighted_sum(tensor) for tensor in floating]).sum()
     gradients = torch.autograd.grad(loss, list(wanted.values()), materialize_grads=True)
     return dict(zip(wanted, gradients, strict=True))
 

@@ -126,6 +126,5 @@ def _seal(folder: Path) -> None:
     """Gives the folder the fingerprint of what it holds now."""
     path = folder / "config.json"
     data = json.loads(path.read_text())
-    description = artifact._parse(data, folder)
-    data["fingerprint"] = artifact._fingerprint(description, load_file(folder / "model.safetensors"))
+    data["fingerprint"] = artifact._fingerprint(data, load_file(folder / "model.safetensors"))
     path.write_text(json.dumps(data))

@@ -60,18 +60,21 @@ def test_train_convert_inspect_verify(
     assert load(recurrent).description.form == "recurrent"
 
 
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES.keys() - LANGUAGE_MODELS))
 def test_a_dna_classifier_is_trained_from_labelled_lines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "reads.tsv"
     data.write_text(
         "".join(f"{'rich' if n % 2 else 'poor'}\t{('GC' if n % 2 else 'AT') * (n + 3)}\n" for n in range(60))
     )
     out = tmp_path / "reads"
-    arguments = ("--task", "classification", "--tokenizer", "dna", "--architecture", "bidirectional-mamba")
+    arguments = ("--task", "classification", "--tokenizer", "dna", "--architecture", architecture)
     run(monkeypatch, "train", "--data", data, "--out", out, "--heldout-fraction", "0.3", *arguments, *SMALL)
     assert "held-out accuracy" in capsys.readouterr().out
     assert load(out).description.labels == ("poor", "rich")
+    run(monkeypatch, "convert", out, tmp_path / "recurrent")
+    assert load(tmp_path / "recurrent").description.form == "recurrent"
 
 
 @pytest.mark.parametrize(

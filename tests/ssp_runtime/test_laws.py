@@ -7,7 +7,16 @@ import torch
 from torch import Tensor
 
 from ssp_runtime.formats.convert import to_recurrent
-from ssp_runtime.mixers.mamba import BidirectionalMamba, BidirectionalMambaConfig
+from ssp_runtime.mixers import build_layer
+from ssp_runtime.mixers.base import MixerConfig
+from ssp_runtime.mixers.bidirectional import (
+    BidirectionalConfig,
+    BidirectionalMamba,
+    BidirectionalMambaConfig,
+    TwoSidedConfig,
+    WholeMambaConfig,
+    WholeSimpleConfig,
+)
 from ssp_runtime.models.blocks import CausalBlock
 from ssp_runtime.models.config import BlockConfig, ModelConfig
 from ssp_runtime.models.model import Classifier, LanguageModel
@@ -38,8 +47,15 @@ EVERY_LAW = pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 IN_EVERY_FORM = pytest.mark.parametrize("kernels", KERNELS)
 NARROW = pytest.mark.parametrize("law", [law_1_forward_is_the_folded_step, law_6_conversion_changes_nothing])
 
-BOTH_WAYS = [BidirectionalMambaConfig(ssp=MIXERS[name]) for name in ("s6", "s4d")]
-BIDIRECTIONAL = replace(OF_NUMBERS, layers=tuple(BlockConfig(mixer=mixer) for mixer in BOTH_WAYS))
+BOTH_WAYS: dict[str, MixerConfig] = {
+    "bidirectional_mamba(s6)": BidirectionalMambaConfig(ssp=MIXERS["s6"]),
+    "bidirectional_mamba(s4d)": BidirectionalMambaConfig(ssp=MIXERS["s4d"]),
+    "bidirectional(mamba)": BidirectionalConfig(ssp=MIXERS["mamba(s6)"]),
+    "whole_mamba(s6)": WholeMambaConfig(ssp=BidirectionalConfig(ssp=MIXERS["s6"])),
+    "whole_simple(s4d)": WholeSimpleConfig(ssp=TwoSidedConfig(ssp=MIXERS["s4d"])),
+    "whole_mamba(s4)": WholeMambaConfig(ssp=TwoSidedConfig(ssp=MIXERS["s4"])),
+}
+BIDIRECTIONAL = replace(OF_NUMBERS, layers=tuple(BlockConfig(mixer=mixer) for mixer in BOTH_WAYS.values()))
 CLASSIFIERS = {"causal": OF_NUMBERS, "bidirectional": BIDIRECTIONAL}
 
 
@@ -94,9 +110,9 @@ def test_whole_models_with_bfloat16_weights(name: str) -> None:
 
 
 @IN_EVERY_FORM
-@pytest.mark.parametrize("config", BOTH_WAYS, ids=lambda config: config.ssp.kind)
-def test_rows_of_a_bidirectional_layer_do_not_see_each_other(config: BidirectionalMambaConfig, kernels: str) -> None:
-    layer = subjects.randomized(BidirectionalMamba(WIDTH, config))
+@pytest.mark.parametrize("name", BOTH_WAYS)
+def test_rows_of_a_bidirectional_layer_do_not_see_each_other(name: str, kernels: str) -> None:
+    layer = subjects.randomized(build_layer(BOTH_WAYS[name], WIDTH))
     with running_on(kernels):
         law_3_of_whole_sequences(layer.encode, subjects.numbers(4, LENGTH, WIDTH), 1e-10)
 
@@ -113,7 +129,7 @@ def test_rows_of_a_classifier_do_not_see_each_other(name: str, kernels: str) -> 
 
 @torch.no_grad()
 def test_a_bidirectional_layer_reads_a_reversed_sequence_with_its_branches_swapped() -> None:
-    layer = subjects.randomized(BidirectionalMamba(WIDTH, BOTH_WAYS[0]))
+    layer = subjects.randomized(BidirectionalMamba(WIDTH, BidirectionalMambaConfig(ssp=MIXERS["s6"])))
     x = subjects.numbers(2, LENGTH, WIDTH)
     y = layer.encode(x)
     layer.forward_branch, layer.backward_branch = layer.backward_branch, layer.forward_branch

@@ -4,6 +4,7 @@ import pytest
 
 from ssp_runtime.mixers.base import MixerConfig
 from ssp_runtime.mixers.mamba import MambaConfig
+from ssp_runtime.mixers.s4 import S4Config
 from ssp_runtime.mixers.s4d import S4DConfig
 from ssp_runtime.mixers.s6 import S6Config
 from ssp_runtime.mixers.simple import SimpleConfig
@@ -42,7 +43,9 @@ def _config(d_model: int, block: BlockConfig, final_norm: NormConfig | None) -> 
     [
         (mamba(S6Config(d_state=16)), 587_000, 95_000),
         (mamba(S4DConfig(d_state=16)), 564_000, 72_000),
+        (mamba(S4Config(d_state=16)), 587_000, 95_000),
         (simple(S4DConfig(d_state=64)), 551_000, 200_000),
+        (simple(S4Config(d_state=64)), 616_000, 266_000),
     ],
     ids=lambda value: value.architecture if isinstance(value, ModelConfig) else None,
 )

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssp_runtime.mixers.mamba import BidirectionalMambaConfig, MambaConfig
+from ssp_runtime.mixers.bidirectional import BidirectionalMambaConfig
+from ssp_runtime.mixers.mamba import MambaConfig
 from ssp_runtime.mixers.s4d import S4DConfig
 from ssp_runtime.models.config import (
     BlockConfig,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ssp_kernels.linear_attention import reference, torch_form
 from ssp_kernels.padding import masked
-from ssp_kernels.registry import Operator
+from ssp_kernels.registry import Operator, in_triton
 
 
 class LinearAttentionForm(Protocol):
@@ -33,7 +33,8 @@ class LinearAttentionForm(Protocol):
 
 
 OPERATOR: Operator[LinearAttentionForm] = Operator(
-    "linear_attention", {"reference": lambda: reference, "torch": lambda: torch_form}
+    "linear_attention",
+    {"reference": lambda: reference, "torch": lambda: torch_form, "triton": in_triton("linear_attention")},
 )
 
 

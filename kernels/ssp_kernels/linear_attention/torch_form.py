@@ -15,7 +15,6 @@ from ssp_kernels.linear_attention.reference import step
 __all__ = ["forward", "step"]
 
 CHUNK = 64
-CHUNK_OF_VECTOR_DECAYS = 16  # their decays between tokens take T x T x K
 
 
 def forward(
@@ -30,9 +29,8 @@ def forward(
         return torch.zeros_like(v_BLHV), state_BHKV.clone()
     sequences = (q_BLHK, k_BLHK, v_BLHV, log_decay_BLHK)
     keep_ends_only = needs_grad(*sequences, bonus_HK, state_BHKV)
-    chunk = CHUNK if log_decay_BLHK.shape[-1] == 1 else CHUNK_OF_VECTOR_DECAYS
     state, outputs = state_BHKV, []
-    chunks = (torch.split(tensor.transpose(1, 2), chunk, dim=2) for tensor in sequences)
+    chunks = (torch.split(tensor.transpose(1, 2), CHUNK, dim=2) for tensor in sequences)
     for q, k, v, log_decay in zip(*chunks, strict=True):
         arguments = (q, k, v, log_decay, bonus_HK, state)
         if keep_ends_only:
@@ -46,13 +44,13 @@ def forward(
 def _chunk(
     q_BHTK: Tensor, k_BHTK: Tensor, v_BHTV: Tensor, log_decay_BHTK: Tensor, bonus_HK: Tensor | None, state: Tensor
 ) -> tuple[Tensor, Tensor]:
-    since_start, between = log_decay_BHTK.cumsum(-2), decays.between(log_decay_BHTK)
+    since_start = log_decay_BHTK.cumsum(-2)
     if bonus_HK is None:
-        seen_BHTT = decays.scores(q_BHTK, k_BHTK, between)
-    else:
-        since_start = torch.cat([torch.zeros_like(since_start[..., :1, :]), since_start[..., :-1, :]], dim=-2)
-        newest_BHT = (q_BHTK * bonus_HK[:, None] * k_BHTK).sum(-1)
-        seen_BHTT = decays.scores(q_BHTK, k_BHTK, decays.delayed(between)) + torch.diag_embed(newest_BHT)
+        seen_BHTT = decays.decayed_scores(q_BHTK, k_BHTK, log_decay_BHTK)
+    else:  # a token reads what the one before it left
+        since_start = decays.later(since_start)
+        of_others_BHTT = decays.later(decays.decayed_scores(decays.earlier(q_BHTK), k_BHTK, log_decay_BHTK))
+        seen_BHTT = of_others_BHTT + torch.diag_embed((q_BHTK * bonus_HK[:, None] * k_BHTK).sum(-1))
     y_BHTV = seen_BHTT @ v_BHTV + (q_BHTK * since_start.exp()) @ state
     kept = log_decay_BHTK.sum(-2).exp()[..., None] * state
     kept = kept + (k_BHTK * decays.to_the_end(log_decay_BHTK).exp()).transpose(-1, -2) @ v_BHTV

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ssp_kernels.linear_scan import reference, torch_form
 from ssp_kernels.padding import masked
-from ssp_kernels.registry import Operator
+from ssp_kernels.registry import Operator, in_triton
 
 
 class LinearScanForm(Protocol):
@@ -16,7 +16,7 @@ class LinearScanForm(Protocol):
 
 
 OPERATOR: Operator[LinearScanForm] = Operator(
-    "linear_scan", {"reference": lambda: reference, "torch": lambda: torch_form}
+    "linear_scan", {"reference": lambda: reference, "torch": lambda: torch_form, "triton": in_triton("linear_scan")}
 )
 
 

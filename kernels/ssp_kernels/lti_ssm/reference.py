@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from ssp_kernels.pairs import product, twice_real_dot
+
 
 def forward(
     x_BLD: Tensor, Abar_DN2: Tensor, Bbar_DN2: Tensor, C_DN2: Tensor, state_BDN2: Tensor, lengths_B: Tensor | None
@@ -21,8 +23,5 @@ def step(
     x_BD: Tensor, Abar_DN2: Tensor, Bbar_DN2: Tensor, C_DN2: Tensor, state_BDN2: Tensor, out: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     input_BDN2 = x_BD[..., None, None] * Bbar_DN2
-    (a_re, a_im), (s_re, s_im) = Abar_DN2.unbind(-1), state_BDN2.unbind(-1)
-    decayed_BDN2 = torch.stack([a_re * s_re - a_im * s_im, a_re * s_im + a_im * s_re], dim=-1)
-    new = torch.add(decayed_BDN2, input_BDN2, out=out)
-    (n_re, n_im), (c_re, c_im) = new.unbind(-1), C_DN2.unbind(-1)
-    return 2 * (c_re * n_re - c_im * n_im).sum(-1), new
+    new = torch.add(product(Abar_DN2, state_BDN2), input_BDN2, out=out)
+    return twice_real_dot(C_DN2, new), new

@@ -10,7 +10,9 @@ import math
 import torch
 from torch import Tensor
 
+from ssp_kernels.convolution import causal_convolution
 from ssp_kernels.lti_ssm.reference import step
+from ssp_kernels.padding import latest_first
 
 __all__ = ["forward", "step"]
 
@@ -24,9 +26,9 @@ def forward(
     a, b, c, state = (torch.view_as_complex(pair.contiguous()) for pair in (Abar_DN2, Bbar_DN2, C_DN2, state_BDN2))
     x_BDL = x_BLD.transpose(1, 2)
     tables = _Powers(a, length)
-    y_BDL = _convolve(x_BDL, tables.weighted_sums(c * b)) + tables.weighted_sums(c * a * state)
+    y_BDL = causal_convolution(x_BDL, tables.weighted_sums(c * b)) + tables.weighted_sums(c * a * state)
     ends = torch.full((len(x_BLD),), length, device=x_BLD.device) if lengths_B is None else lengths_B
-    final = _power(a, ends, most=length) * state + b * tables.discounted_sums(_latest_first(x_BDL, ends))
+    final = _power(a, ends, most=length) * state + b * tables.discounted_sums(latest_first(x_BDL, ends))
     return y_BDL.transpose(1, 2), torch.view_as_real(final)
 
 
@@ -72,17 +74,3 @@ def _power(a_DN: Tensor, exponent_B: Tensor, most: int) -> Tensor:
         result = torch.where(chosen, result * a_DN, result)
         a_DN = a_DN * a_DN
     return result
-
-
-def _latest_first(x_BDL: Tensor, lengths_B: Tensor) -> Tensor:
-    """Each row's valid tokens, last one first, then zeros."""
-    index_BL = lengths_B[:, None] - 1 - torch.arange(x_BDL.shape[-1], device=x_BDL.device)
-    latest = x_BDL.gather(-1, index_BL.clamp(min=0)[:, None].expand_as(x_BDL))
-    return torch.where((index_BL >= 0)[:, None], latest, 0)
-
-
-def _convolve(x_BDL: Tensor, kernel_DL: Tensor) -> Tensor:
-    length = x_BDL.shape[-1]
-    product = torch.fft.rfft(x_BDL, n=2 * length) * torch.fft.rfft(kernel_DL, n=2 * length)
-    y_BDL: Tensor = torch.fft.irfft(product, n=2 * length)
-    return y_BDL[..., :length]

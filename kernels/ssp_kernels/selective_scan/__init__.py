@@ -1,13 +1,13 @@
 """The selective scan of S6 (Gu and Dao, 2023, "Mamba", algorithm 2): a diagonal recurrence whose step size, input and
 output matrices come from the input."""
 
-from types import ModuleType
-from typing import Protocol, cast
+from typing import Protocol
 
 from torch import Tensor
 
 from ssp_kernels.padding import masked
-from ssp_kernels.registry import Operator, Unavailable
+from ssp_kernels.registry import Operator, in_triton
+from ssp_kernels.selective_scan import reference, torch_form
 
 
 class SelectiveScanForm(Protocol):
@@ -26,40 +26,21 @@ class SelectiveScanForm(Protocol):
     ) -> tuple[Tensor, Tensor]: ...
 
 
-def _form(module: ModuleType) -> SelectiveScanForm:
-    return cast(SelectiveScanForm, module)
-
-
-def _reference() -> SelectiveScanForm:
-    from ssp_kernels.selective_scan import reference
-
-    return _form(reference)
-
-
-def _torch() -> SelectiveScanForm:
-    from ssp_kernels.selective_scan import torch_form
-
-    return _form(torch_form)
-
-
 def _native() -> SelectiveScanForm:
     from ssp_kernels.selective_scan import native_form
 
     native_form.library()
-    return _form(native_form)
-
-
-def _triton() -> SelectiveScanForm:
-    try:
-        from ssp_kernels.selective_scan import triton_form
-    except ImportError as error:
-        raise Unavailable(f"triton is not installed: {error}") from error
-    triton_form.check()
-    return _form(triton_form)
+    return native_form
 
 
 OPERATOR: Operator[SelectiveScanForm] = Operator(
-    "selective_scan", {"reference": _reference, "torch": _torch, "native": _native, "triton": _triton}
+    "selective_scan",
+    {
+        "reference": lambda: reference,
+        "torch": lambda: torch_form,
+        "native": _native,
+        "triton": in_triton("selective_scan"),
+    },
 )
 
 

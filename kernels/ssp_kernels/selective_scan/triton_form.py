@@ -5,11 +5,8 @@ the forward pass keeps the state before each segment of tokens; the backward pas
 runs each again from its kept state, and walks back over it. Between the two it puts one segment's states aside, in
 memory that does not grow with L. Gradients that sum over features or rows come as one part per program and are added up
 afterwards, in a fixed order.
-
-With TRITON_INTERPRET=1 in the environment before triton is imported, the kernels run on CPU tensors.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -18,31 +15,29 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ssp_kernels import triton_support
 from ssp_kernels.gradients import needs_grad
-from ssp_kernels.registry import Unavailable
 from ssp_kernels.selective_scan import torch_form
 from ssp_kernels.selective_scan.arguments import consistent
 
 _SEGMENT = 32  # tokens between two kept states
-_DTYPES = (torch.float32, torch.float64)
 
 
 def check() -> None:
-    """Raises `Unavailable` with the reason where the kernels cannot run; a first small launch tells."""
-    if not (_INTERPRETED or torch.cuda.is_available()):
-        raise Unavailable("triton needs a CUDA device, or TRITON_INTERPRET=1 to interpret its kernels on the CPU")
-    one = torch.ones(1, 1, 1, device="cpu" if _INTERPRETED else "cuda")
-    try:
-        forward(one, one, one[0], one, one, one)
-    except Exception as error:  # whatever the compiler or the driver lacks
-        raise Unavailable(f"triton does not run here: {error}") from error
+    """Raises `Unavailable` with the reason where the kernels cannot run."""
+
+    def launch(one: Tensor) -> object:
+        sequence = one.view(1, 1, 1)
+        return forward(sequence, sequence, one.view(1, 1), sequence, sequence, sequence)
+
+    triton_support.check(launch)
 
 
 def forward(
     x_BLD: Tensor, dt_BLD: Tensor, A_DN: Tensor, B_BLN: Tensor, C_BLN: Tensor, state_BDN: Tensor
 ) -> tuple[Tensor, Tensor]:
     arguments = (x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, state_BDN)
-    if not _supported(*arguments):
+    if not triton_support.supported(*arguments):
         return torch_form.forward(*arguments)
     assert consistent(*arguments)
     x, dt, A, B, C, state = (t.contiguous() for t in arguments)
@@ -56,7 +51,7 @@ def step(
     x_BD: Tensor, dt_BD: Tensor, A_DN: Tensor, B_BN: Tensor, C_BN: Tensor, state_BDN: Tensor, out: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     arguments = (x_BD, dt_BD, A_DN, B_BN, C_BN, state_BDN)
-    if needs_grad(*arguments) or not _supported(*arguments):
+    if needs_grad(*arguments) or not triton_support.supported(*arguments):
         return torch_form.step(*arguments, out)
     assert consistent(*arguments)
     x, dt, A, B, C = (t.contiguous() for t in arguments[:-1])
@@ -65,7 +60,7 @@ def step(
     y = torch.empty_like(x)
     batch, features, states = state_BDN.shape
     tile = _tile(states, features=16, warps=1)
-    with _on_device_of(x):
+    with triton_support.on_device_of(x):
         _step_kernel[(batch, triton.cdiv(features, tile["FEATURES"]))](
             x, dt, A, B, C, state_BDN, *state_BDN.stride(), new, *new.stride(), y,
             D=features, N=states, **tile,
@@ -93,7 +88,7 @@ def _run_forward(
     (batch, length, features), states = x.shape, A.shape[1]
     y, final = torch.empty_like(x), torch.empty_like(state)
     tile = _tile(states, features=16, warps=1)
-    with _on_device_of(x):
+    with triton_support.on_device_of(x):
         _forward_kernel[(batch, triton.cdiv(features, tile["FEATURES"]))](
             x, dt, A, B, C, state, y, final, y if kept is None else kept,
             L=length, D=features, N=states, **tile, SEGMENT=_SEGMENT, KEEP=kept is not None,
@@ -111,7 +106,7 @@ def _run_backward(
     gx, gdt, ginitial = torch.empty_like(x), torch.empty_like(x), torch.empty_like(gfinal)
     gA = x.new_empty(batch, features, states)
     gB, gC = x.new_empty(2, groups, batch, length, states)
-    with _on_device_of(x):
+    with triton_support.on_device_of(x):
         _backward_kernel[(batch, groups)](
             x, dt, A, B, C, kept, gy, gfinal, aside, gx, gdt, gA, gB, gC, ginitial,
             L=length, D=features, N=states, **tile, SEGMENT=_SEGMENT,
@@ -124,17 +119,6 @@ def _tile(states: int, features: int, warps: int) -> dict[str, int]:
     padded = triton.next_power_of_2(states)
     fitting = max(1, min(features, 512 * warps // padded))
     return {"FEATURES": fitting, "STATES": padded, "num_warps": warps, "enable_fp_fusion": True}
-
-
-def _supported(*tensors: Tensor) -> bool:
-    first = tensors[0]
-    return first.dtype in _DTYPES and all(
-        t.dtype == first.dtype and t.device == first.device and (t.is_cuda or _INTERPRETED) for t in tensors
-    )
-
-
-def _on_device_of(x: Tensor) -> AbstractContextManager[object]:
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
 # In the kernels, d and n are the features and the states of a program's tile, and a name's suffix is the layout of the
@@ -296,6 +280,3 @@ def _step_kernel(
     state_dn = tl.exp(dt_d[:, None] * A_dn) * state_dn + (dt_d * x_d)[:, None] * B_n[None, :]
     tl.store(new + to_dn, state_dn, mask=in_dn)
     tl.store(y + b * D + d, tl.sum(state_dn * C_n[None, :], axis=1), mask=in_d)
-
-
-_INTERPRETED = not isinstance(_step_kernel, triton.runtime.JITFunction)

@@ -35,7 +35,8 @@ def forward(
         lengths_B: valid tokens of each row (B,), None: all. What follows them leaves the state alone.
 
     Returns:
-        `log_decay_t + m_{t-1} - m_t` and `log_input_t - m_t`, both at most 0, as (B, L, D, 2); and the last m (B, D).
+        `log_decay_t + m_{t-1} - m_t` and `log_input_t - m_t`, both at most 0, and `m_t`, as (B, L, D, 3); and the m
+        after each row's last valid token (B, D).
     """
     log_decay_BLD = masked(log_decay_BLD.expand_as(log_input_BLD), lengths_B)
     log_input_BLD = masked(log_input_BLD, lengths_B, -float("inf"))

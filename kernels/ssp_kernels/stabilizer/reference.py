@@ -9,7 +9,7 @@ def forward(log_input_BLD: Tensor, log_decay_BLD: Tensor, state_BD: Tensor) -> t
     for t in range(log_input_BLD.shape[1]):
         gates, state = step(log_input_BLD[:, t], log_decay_BLD[:, t], state, None)
         outputs.append(gates)
-    return torch.stack(outputs, dim=1) if outputs else log_input_BLD.new_zeros(*log_input_BLD.shape, 2), state
+    return torch.stack(outputs, dim=1) if outputs else log_input_BLD.new_zeros(*log_input_BLD.shape, 3), state
 
 
 def step(log_input_BD: Tensor, log_decay_BD: Tensor, state_BD: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -19,7 +19,8 @@ def step(log_input_BD: Tensor, log_decay_BD: Tensor, state_BD: Tensor, out: Tens
 
 
 def relative(kept: Tensor, written: Tensor, maximum: Tensor) -> Tensor:
-    """Both less their maximum (..., 2); nothing is lost of an accumulator that is still empty."""
+    """Both less their maximum, and that (..., 3); nothing is lost of an accumulator that is still empty."""
     empty = maximum == -torch.inf
-    gates = torch.stack([kept, written], dim=-1) - torch.where(empty, 0, maximum)[..., None]
-    return torch.where(empty[..., None], gates.new_tensor([0.0, -torch.inf]), gates)
+    origin = torch.where(empty, 0, maximum)
+    kept, written = torch.where(empty, 0, kept - origin), written - origin
+    return torch.stack([kept, written, maximum], dim=-1)

@@ -14,7 +14,7 @@ __all__ = ["forward", "step"]
 
 def forward(log_input_BLD: Tensor, log_decay_BLD: Tensor, state_BD: Tensor) -> tuple[Tensor, Tensor]:
     if log_input_BLD.numel() == 0:
-        return log_input_BLD.new_zeros(*log_input_BLD.shape, 2), state_BD.clone()
+        return log_input_BLD.new_zeros(*log_input_BLD.shape, 3), state_BD.clone()
     maximum_BLD = cast(Tensor, _RunningMaximum.apply(log_input_BLD, log_decay_BLD, state_BD))  # type: ignore[no-untyped-call]  # torch's
     kept_BLD = log_decay_BLD + torch.cat([state_BD[:, None], maximum_BLD[:, :-1]], dim=1)
     return relative(kept_BLD, log_input_BLD, maximum_BLD), maximum_BLD[:, -1].clone()

@@ -12,7 +12,7 @@ import torch
 from ssp_runtime.engine.batch_classifier import BatchClassifier, ClassifierConfig
 from ssp_runtime.errors import Draining, Exhausted, InvalidRequest
 from ssp_runtime.formats.artifact import Artifact, Description
-from ssp_runtime.mixers.mamba import BidirectionalMambaConfig
+from ssp_runtime.mixers.bidirectional import BidirectionalMambaConfig
 from ssp_runtime.models.config import (
     BlockConfig,
     ClassificationHeadConfig,

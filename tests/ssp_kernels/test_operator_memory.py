@@ -1,4 +1,4 @@
-"""Training never holds anything of size (B, L, D, N), in any form made for it."""
+"""What training holds grows with the length, but not with length times states, in any form made for it."""
 
 from typing import Any
 
@@ -8,9 +8,15 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.ssp_kernels.operator_cases import CASES, Arguments, Case, Subject
+from tests.ssp_kernels.operator_cases import CASES, LARGE_CASES, Arguments, Case, Subject
 
-SCAN: Case = next(case for case in CASES if case.name == "selective_scan-37x16")
+LINEAR_SCANS: tuple[Case, ...] = tuple(case for case in CASES if case.operator.name == "linear_scan")
+WINDOWS: tuple[Case, ...] = tuple(case for case in CASES if case.operator.name == "window_attention")
+
+
+def _subjects(cases: tuple[Case, ...]) -> pytest.MarkDecorator:
+    found = [Subject(case, form) for case in cases for form in ("torch", "native") if form in case.operator.form_names]
+    return pytest.mark.parametrize("subject", found, ids=lambda subject: f"{subject.case.name}-{subject.form_name}")
 
 
 class _Allocated(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
@@ -20,7 +26,7 @@ class _Allocated(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         super().__init__()  # type: ignore[no-untyped-call]  # torch's
         self._given = {t.untyped_storage().data_ptr() for t in given.all()}
         self._sizes: dict[StorageWeakRef, int] = {}
-        self.peak = 0
+        self._at_most = self.peak = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -28,18 +34,21 @@ class _Allocated(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in self._given:
                 self._sizes[StorageWeakRef(storage)] = storage.nbytes()  # type: ignore[no-untyped-call]  # torch's
-        self.peak = max(self.peak, self.alive())
+                self._at_most += storage.nbytes()
+        if self._at_most > self.peak:
+            self.peak = max(self.peak, self.alive())
         return result
 
     def alive(self) -> int:
         living = (ref for ref in self._sizes if not ref.expired())  # type: ignore[no-untyped-call]  # torch's
         self._sizes = {ref: self._sizes[ref] for ref in living}
-        return sum(self._sizes.values())
+        self._at_most = sum(self._sizes.values())
+        return self._at_most
 
 
 def _training_memory(subject: Subject, given: Arguments) -> tuple[int, int]:
     """Bytes held between forward and backward, and the most at any time."""
-    given = given.map(lambda t: t.requires_grad_())
+    given = given.map(lambda t: t.requires_grad_(t.is_floating_point()))
     with _Allocated(given) as memory:
         y, final = subject.forward(given)
         held = memory.alive()
@@ -48,14 +57,14 @@ def _training_memory(subject: Subject, given: Arguments) -> tuple[int, int]:
 
 
 def _materialised(given: Arguments) -> int:
+    """Bytes of the states after every token."""
     x, (state,) = given.tensors[0], given.states
     assert x is not None
     return x.shape[1] * state.numel() * state.element_size()
 
 
-@pytest.mark.parametrize("form_name", ["torch", "native"])
-def test_training_holds_nothing_of_length_times_states(form_name: str) -> None:
-    subject = Subject(SCAN, form_name)
+@_subjects(LARGE_CASES)
+def test_training_holds_nothing_of_length_times_states(subject: Subject) -> None:
     subject.require()
     given = subject.arguments(1, 1024, torch.float32)
     held, peak = _training_memory(subject, given)
@@ -63,8 +72,17 @@ def test_training_holds_nothing_of_length_times_states(form_name: str) -> None:
     assert peak < _materialised(given)
 
 
+@pytest.mark.slow
+@_subjects(LARGE_CASES + LINEAR_SCANS + WINDOWS)
+def test_training_memory_is_linear_in_length(subject: Subject) -> None:
+    subject.require()
+    short, long = (_training_memory(subject, subject.arguments(1, length, torch.float32)) for length in (1024, 4096))
+    for of_short, of_long in zip(short, long, strict=True):
+        assert of_long < 4.1 * of_short
+
+
 def test_the_measure_sees_what_the_reference_holds() -> None:
-    subject = Subject(SCAN, "reference")
+    subject = Subject(LARGE_CASES[0], "reference")
     given = subject.arguments(2, 64, torch.float32)
     held, _ = _training_memory(subject, given)
     assert held > 2 * _materialised(given)
