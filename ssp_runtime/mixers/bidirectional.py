@@ -18,9 +18,10 @@ from ssp_runtime.mixers.base import (
     reversed_in_length,
 )
 from ssp_runtime.mixers.dropout import FeatureDropout
-from ssp_runtime.mixers.mamba import ConvolvedSSP, ShortConvolution, gated
+from ssp_runtime.mixers.mamba import ConvolvedSSP, gated
 from ssp_runtime.mixers.s4d import S4DConfig
 from ssp_runtime.mixers.s6 import S6Config
+from ssp_runtime.mixers.short_convolution import ShortConvolution
 from ssp_runtime.mixers.simple import mixed
 from ssp_runtime.mixers.state_space import StateSpace
 from ssp_runtime.run import ParallelRun
@@ -157,7 +158,7 @@ class WholeMamba(SequenceLayer):
 
     def encode(self, x_BLD: Tensor, lengths_B: Tensor | None = None, beside: dict[str, Tensor] | None = None) -> Tensor:
         def inner(u_BLI: Tensor) -> Tensor:
-            return self.ssp.encode(self.conv1d.encode(u_BLI, lengths_B), lengths_B, beside)
+            return self.ssp.encode(F.silu(self.conv1d.encode(u_BLI, lengths_B)), lengths_B, beside)
 
         return gated(x_BLD, self.in_proj, inner, self.out_proj)
 

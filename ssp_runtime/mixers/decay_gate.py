@@ -7,7 +7,17 @@ from torch.nn import functional as F
 from ssp_runtime.mixers.base import Coefficients
 from ssp_runtime.mixers.heads import split
 from ssp_runtime.mixers.initialization import inverse_softplus, log_uniform_dt
-from ssp_runtime.mixers.mamba2 import Mamba2Coefficients
+
+
+class HeadRates(Coefficients):
+    """`A = -exp(A_log)`, one a head, which starts between -16 and -1."""
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.A_log = nn.Parameter(torch.empty(num_heads).uniform_(1, 16).log())
+
+    def forward(self) -> tuple[Tensor, ...]:
+        return (-torch.exp(self.A_log),)
 
 
 class DecayGate(nn.Module):
@@ -15,7 +25,7 @@ class DecayGate(nn.Module):
 
     def __init__(self, num_heads: int, features: int) -> None:
         super().__init__()
-        self.coefficients: Coefficients = Mamba2Coefficients(num_heads)
+        self.coefficients: Coefficients = HeadRates(num_heads)
         self.dt_bias = nn.Parameter(inverse_softplus(log_uniform_dt(features, 0.001, 0.1)))
 
     def forward(self, x: Tensor) -> Tensor:

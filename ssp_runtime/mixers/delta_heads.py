@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssp_kernels import causal_conv1d, delta_rule
+from ssp_kernels import delta_rule
 from ssp_runtime.mixers.heads import head_dim, split
+from ssp_runtime.mixers.short_convolution import ShortConvolution
 from ssp_runtime.run import Run
 from ssp_runtime.state import TensorSpec
 
@@ -30,16 +31,16 @@ class DeltaHeads(nn.Module):
         self.k_proj = nn.Linear(d_model, d_key, bias=False)
         self.v_proj = nn.Linear(d_model, d_value, bias=False)
         self.b_proj = nn.Linear(d_model, num_heads, bias=False)
-        self.conv1d = nn.Conv1d(features, features, d_conv, groups=features, padding=d_conv - 1, bias=False)
+        self.conv1d = ShortConvolution(features, d_conv, bias=False)
         self.state_spec = {
-            "conv_state": TensorSpec((features, d_conv - 1), "activation"),
+            **self.conv1d.state_spec,
             "recurrent_state": TensorSpec((num_heads, keys, values), "accumulator"),
         }
 
     def compute(self, x: Tensor, log_decay: Tensor, run: Run) -> Tensor:
         """What the heads read (..., H, V). Decays are (..., H, K or 1), or (H, 1) for the same at every token."""
         u = torch.cat([self.q_proj(x), self.k_proj(x), self.v_proj(x)], dim=-1)
-        u = F.silu(run(causal_conv1d, u, self.conv1d.weight[:, 0], None, state="conv_state"))
+        u = F.silu(self.conv1d.compute(u, run))
         q, k, v = (split(t, self.num_heads) for t in torch.split(u, self.sizes, dim=-1))
         beta = self.largest_beta * torch.sigmoid(self.b_proj(x))[..., None]
         return run(delta_rule, *replacing(_unit(q), _unit(k), v, beta, log_decay), state="recurrent_state")

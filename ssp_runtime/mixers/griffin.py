@@ -7,12 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ssp_kernels import causal_conv1d
 from ssp_runtime.mixers.base import Mixer, Positive
 from ssp_runtime.mixers.mlp import activate
 from ssp_runtime.mixers.rg_lru import RGLRU, RGLRUConfig
+from ssp_runtime.mixers.short_convolution import ShortConvolution
 from ssp_runtime.run import Run
-from ssp_runtime.state import TensorSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +34,12 @@ class Griffin(Mixer):
         width = config.lru_width or d_model
         self.linear_y = nn.Linear(d_model, width)
         self.linear_x = nn.Linear(d_model, width)
-        self.conv1d = nn.Conv1d(width, width, config.d_conv, groups=width, padding=config.d_conv - 1)
+        self.conv1d = ShortConvolution(width, config.d_conv)
         self.rg_lru = RGLRU(width, config.rg_lru)
         self.out_proj = nn.Linear(width, d_model)
-        self.state_spec = {
-            "conv_state": TensorSpec((width, config.d_conv - 1), "activation"),
-            **self.rg_lru.state_spec,
-        }
+        self.state_spec = {**self.conv1d.state_spec, **self.rg_lru.state_spec}
 
     def compute(self, x: Tensor, run: Run) -> Tensor:
-        u = run(causal_conv1d, self.linear_x(x), self.conv1d.weight[:, 0], self.conv1d.bias, state="conv_state")
+        u = self.conv1d.compute(self.linear_x(x), run)
         y = activate(self.linear_y(x), "gelu_tanh") * self.rg_lru.compute(u, run)
         return torch.as_tensor(self.out_proj(y))

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssp_kernels import causal_conv1d
 from ssp_runtime.mixers.base import AnyMixerConfig, Mixer, Positive
 from ssp_runtime.mixers.s6 import S6Config
+from ssp_runtime.mixers.short_convolution import ShortConvolution
 from ssp_runtime.run import Run
-from ssp_runtime.state import TensorSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,21 +22,8 @@ class MambaConfig:
     d_conv: Positive = 4
 
 
-class ShortConvolution(Mixer):
-    """`silu(conv(x))`: each feature's last `d_conv` inputs, weighted."""
-
-    def __init__(self, width: int, d_conv: int) -> None:
-        super().__init__()
-        start = nn.Conv1d(width, width, d_conv, groups=width)
-        self.weight, self.bias = start.weight, start.bias
-        self.state_spec = {"conv_state": TensorSpec((width, d_conv - 1), "activation")}
-
-    def compute(self, x: Tensor, run: Run) -> Tensor:
-        return F.silu(run(causal_conv1d, x, self.weight[:, 0], self.bias, state="conv_state"))
-
-
 class ConvolvedSSP(Mixer):
-    """Short convolution and state space: what lies between the Mamba block's two projections."""
+    """Short convolution, SiLU, state space: what lies between the Mamba block's two projections."""
 
     def __init__(self, d_inner: int, d_conv: int, ssp: AnyMixerConfig) -> None:
         from ssp_runtime.mixers import build_mixer
@@ -48,7 +34,7 @@ class ConvolvedSSP(Mixer):
         self.state_spec = {**self.conv1d.state_spec, **self.ssp.state_spec}
 
     def compute(self, x: Tensor, run: Run) -> Tensor:
-        return self.ssp.compute(self.conv1d.compute(x, run), run)
+        return self.ssp.compute(F.silu(self.conv1d.compute(x, run)), run)
 
 
 class Mamba(Mixer):

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssp_kernels import causal_conv1d, linear_attention
+from ssp_kernels import linear_attention
 from ssp_runtime.mixers.base import Coefficients, Mixer, Positive
+from ssp_runtime.mixers.decay_gate import HeadRates
 from ssp_runtime.mixers.heads import merged, num_heads_of, split
 from ssp_runtime.mixers.initialization import inverse_softplus, log_uniform_dt
 from ssp_runtime.mixers.norms import GroupRMSNorm
+from ssp_runtime.mixers.short_convolution import ShortConvolution
 from ssp_runtime.run import Run
 from ssp_runtime.state import TensorSpec
 
@@ -51,22 +53,20 @@ class Mamba2(Mixer):
         d_conv_inner = d_inner + 2 * d_shared
         self.in_sizes, self.conv_sizes = [d_inner, d_conv_inner, num_heads], [d_inner, d_shared, d_shared]
         self.in_proj = nn.Linear(d_model, sum(self.in_sizes), bias=False)
-        self.conv1d = nn.Conv1d(
-            d_conv_inner, d_conv_inner, config.d_conv, groups=d_conv_inner, padding=config.d_conv - 1
-        )
+        self.conv1d = ShortConvolution(d_conv_inner, config.d_conv)
         self.dt_bias = nn.Parameter(inverse_softplus(log_uniform_dt(num_heads, config.dt_min, config.dt_max)))
-        self.coefficients: Coefficients = Mamba2Coefficients(num_heads)
+        self.coefficients: Coefficients = HeadRates(num_heads)
         self.D = nn.Parameter(torch.ones(num_heads))
         self.norm = GroupRMSNorm(d_inner, config.n_groups)
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
         self.state_spec = {
-            "conv_state": TensorSpec((d_conv_inner, config.d_conv - 1), "activation"),
+            **self.conv1d.state_spec,
             "ssm_state": TensorSpec((num_heads, config.d_state, config.head_dim), "accumulator"),
         }
 
     def compute(self, x: Tensor, run: Run) -> Tensor:
         z, u, dt = self.in_proj(x).split(self.in_sizes, dim=-1)
-        u = F.silu(run(causal_conv1d, u, self.conv1d.weight[:, 0], self.conv1d.bias, state="conv_state"))
+        u = F.silu(self.conv1d.compute(u, run))
         x, B, C = torch.split(u, self.conv_sizes, dim=-1)
         y = self._ssm(x, B, C, self._dt(dt), run)
         return torch.as_tensor(self.out_proj(self.norm(y * F.silu(z))))
@@ -82,14 +82,3 @@ class Mamba2(Mixer):
         B, C = (split(t, self.config.n_groups).repeat_interleave(heads_of_a_group, dim=-2) for t in (B, C))
         y = run(linear_attention, C, B, dt * x, dt * A[:, None], None, state="ssm_state")
         return merged(y + self.D[:, None] * x)
-
-
-class Mamba2Coefficients(Coefficients):
-    """`A = -exp(A_log)`, one a head, which starts between -16 and -1."""
-
-    def __init__(self, num_heads: int) -> None:
-        super().__init__()
-        self.A_log = nn.Parameter(torch.empty(num_heads).uniform_(1, 16).log())
-
-    def forward(self) -> tuple[Tensor, ...]:
-        return (-torch.exp(self.A_log),)

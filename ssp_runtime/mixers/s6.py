@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ssp_kernels import selective_scan
 from ssp_runtime.mixers.base import Coefficients, Mixer, Positive
-from ssp_runtime.mixers.initialization import log_uniform_dt
+from ssp_runtime.mixers.initialization import inverse_softplus, log_uniform_dt
 from ssp_runtime.run import Run
 from ssp_runtime.state import TensorSpec
 
@@ -47,7 +47,7 @@ class S6(Mixer):
         nn.init.uniform_(self.dt_proj.weight, -(self.dt_rank**-0.5), self.dt_rank**-0.5)
         dt = log_uniform_dt(self.dt_proj.out_features, config.dt_min, config.dt_max)
         with torch.no_grad():
-            self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
+            self.dt_proj.bias.copy_(inverse_softplus(dt))
 
     def compute(self, x: Tensor, run: Run) -> Tensor:
         dt, B, C = self.x_proj(x).split(self.selection_sizes, dim=-1)

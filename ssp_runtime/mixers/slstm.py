@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssp_kernels import causal_conv1d
 from ssp_kernels.nonlinear_loop.slstm import slstm
 from ssp_runtime.mixers.base import Mixer, Positive
 from ssp_runtime.mixers.heads import head_dim, merged, split
 from ssp_runtime.mixers.norms import GroupLayerNorm
+from ssp_runtime.mixers.short_convolution import ShortConvolution
 from ssp_runtime.run import Run
 from ssp_runtime.state import TensorSpec
 
@@ -52,8 +52,8 @@ class SLSTM(Mixer):
         }
         self.conv1d = None
         if config.d_conv is not None:
-            self.conv1d = nn.Conv1d(d_model, d_model, config.d_conv, groups=d_model, padding=config.d_conv - 1)
-            self.state_spec["conv_state"] = TensorSpec((d_model, config.d_conv - 1), "activation")
+            self.conv1d = ShortConvolution(d_model, config.d_conv)
+            self.state_spec |= self.conv1d.state_spec
         self.W = nn.Parameter(torch.randn(heads, size, 4, size) * (2 / (5 * d_model)) ** 0.5)
         self.R = nn.Parameter(torch.zeros(heads, size, 4, size))
         self.b = nn.Parameter(torch.zeros(heads, 4, size))
@@ -76,7 +76,7 @@ class SLSTM(Mixer):
     def _convolved(self, x: Tensor, run: Run) -> Tensor:
         if self.conv1d is None:
             return x
-        return F.silu(run(causal_conv1d, x, self.conv1d.weight[:, 0], self.conv1d.bias, state="conv_state"))
+        return F.silu(self.conv1d.compute(x, run))
 
 
 def _gates(x: Tensor, weights_HKGK: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -75,14 +76,19 @@ class ModelConfig:
 
     @property
     def architecture(self) -> str:
-        """The layers in words, runs of equal ones counted: "6 x mamba(s6)"."""
-        runs: list[tuple[str, int]] = []
-        for name in (_describe(block.mixer) for block in self.layers):
-            if runs and runs[-1][0] == name:
-                runs[-1] = (name, runs[-1][1] + 1)
-            else:
-                runs.append((name, 1))
-        return ", ".join(f"{count} x {name}" for name, count in runs)
+        """The layers in words, what repeats counted: "6 x mamba(s6)", "12 x (gla, gated_mlp)"."""
+        names = [_describe(block.mixer) for block in self.layers]
+        if period := _period(names):
+            return f"{len(names) // period} x ({', '.join(names[:period])})"
+        return ", ".join(f"{len(list(run))} x {name}" for name, run in groupby(names))
+
+
+def _period(names: list[str]) -> int | None:
+    """The length of a pattern of several layers that is all there is, again and again."""
+    if len(set(names)) < 2:
+        return None
+    divisors = (period for period in range(2, len(names)) if len(names) % period == 0)
+    return next((period for period in divisors if names == names[:period] * (len(names) // period)), None)
 
 
 def _describe(mixer: AnyMixerConfig) -> str:

@@ -16,7 +16,7 @@ from ssp_kernels.operators import OPERATORS
 from ssp_runtime.formats.convert import to_recurrent
 from ssp_runtime.mixers import build_mixer
 from ssp_runtime.mixers.base import Fold, MixerConfig
-from ssp_runtime.mixers.decay_gate import DecayGate
+from ssp_runtime.mixers.decay_gate import DecayGate, HeadRates
 from ssp_runtime.mixers.deltanet import DeltaNetConfig
 from ssp_runtime.mixers.dss import DSSCoefficients, DSSConfig
 from ssp_runtime.mixers.ema import EMACoefficients, EMAConfig
@@ -32,7 +32,7 @@ from ssp_runtime.mixers.kda import KDAConfig
 from ssp_runtime.mixers.linear_attention import LinearAttentionConfig
 from ssp_runtime.mixers.lru import LRUCoefficients, LRUConfig
 from ssp_runtime.mixers.mamba import MambaConfig
-from ssp_runtime.mixers.mamba2 import Mamba2, Mamba2Coefficients, Mamba2Config
+from ssp_runtime.mixers.mamba2 import Mamba2, Mamba2Config
 from ssp_runtime.mixers.mingru import MinGRUConfig
 from ssp_runtime.mixers.mlp import GatedMLPConfig
 from ssp_runtime.mixers.mlstm import MLSTMConfig
@@ -298,7 +298,7 @@ SET_DECAYS: dict[type[nn.Module], Callable[[Any, Extreme], object]] = {
     GSSCoefficients: lambda module, extreme: module.Lambda_real.fill_((extreme.dt * extreme.rate).log()),
     Mamba2: _set_mamba2,
     DecayGate: _set_mamba2,  # its dt_bias, too
-    Mamba2Coefficients: lambda module, extreme: module.A_log.fill_(extreme.rate.log()),
+    HeadRates: lambda module, extreme: module.A_log.fill_(extreme.rate.log()),
     RGLRUCoefficients: lambda module, extreme: module.Lambda.fill_(inverse_softplus(extreme.rate * extreme.dt / 8)),
 }
 

@@ -1,6 +1,7 @@
 """Configurations as JSON, and what is said of wrong ones."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -62,6 +63,7 @@ def test_every_layer_survives_it_with_its_defaults(kind: str) -> None:
 def test_the_architecture_in_words() -> None:
     assert LANGUAGE_MODEL.architecture == "2 x mamba(s6), 1 x simple(s4d)"
     assert CLASSIFIER.architecture == "1 x bidirectional_mamba(s4d)"
+    assert replace(LANGUAGE_MODEL, layers=LANGUAGE_MODEL.layers[1:] * 2).architecture == "2 x (mamba(s6), simple(s4d))"
 
 
 def test_the_head_decides_what_is_built() -> None:

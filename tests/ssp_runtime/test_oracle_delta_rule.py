@@ -189,7 +189,10 @@ def _deltanet(mixer: DeltaNet, x_BLD: Tensor, beta_range: int) -> Tensor:
     """Old values under each key are replaced, by beta, with new ones; one row, one head, one token after the other."""
     heads, outputs = mixer.heads, torch.zeros(len(x_BLD), LENGTH, 2, 6, dtype=torch.float64)
     projected = torch.cat([F.linear(x_BLD, p.weight) for p in (heads.q_proj, heads.k_proj, heads.v_proj)], dim=-1)
-    convolved = F.silu(heads.conv1d(projected.mT)[..., :LENGTH].mT)
+    weight = heads.conv1d.weight
+    convolved = F.silu(
+        F.conv1d(projected.mT, weight, padding=weight.shape[-1] - 1, groups=len(weight))[..., :LENGTH].mT
+    )
     beta_BLH = beta_range * torch.sigmoid(F.linear(x_BLD, heads.b_proj.weight))
     for row, h in ((row, h) for row in range(len(x_BLD)) for h in range(2)):
         S = torch.zeros(6, 4, dtype=torch.float64)  # values x keys, as in the paper

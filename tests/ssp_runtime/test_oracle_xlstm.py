@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ssp_runtime.mixers.base import Fold
 from ssp_runtime.mixers.mlp import GatedMLPConfig
 from ssp_runtime.mixers.mlstm import MLSTM, MLSTMConfig
+from ssp_runtime.mixers.short_convolution import ShortConvolution
 from ssp_runtime.mixers.slstm import SLSTM, SLSTMConfig
 from ssp_runtime.models.config import (
     BlockConfig,
@@ -148,11 +149,17 @@ def test_gates_of_a_thousand_overflow_nowhere(write: float, forget: float) -> No
         assert all(tensor.isfinite().all() for tensor in (y, *state.values(), *gradients))
 
 
+def _convolved(conv: ShortConvolution, x_BLD: Tensor) -> Tensor:
+    padding = conv.weight.shape[-1] - 1
+    y_BDL = F.conv1d(x_BLD.mT, conv.weight, conv.bias, padding=padding, groups=len(conv.weight))
+    return y_BDL[..., : x_BLD.shape[1]].mT
+
+
 def _slstm(mixer: SLSTM, x_BLD: Tensor) -> Tensor:
     """Equations 8 to 14 of the paper as they stand, without a stabilizer; W and R block-diagonal (section 2.2)."""
     W, R = ([_dense(weights[:, :, gate]) for gate in range(4)] for weights in (mixer.W, mixer.R))
     b = [mixer.b[:, gate].flatten() for gate in range(4)]
-    u_BLD = x_BLD if mixer.conv1d is None else F.silu(mixer.conv1d(x_BLD.mT)[..., : x_BLD.shape[1]].mT)
+    u_BLD = x_BLD if mixer.conv1d is None else F.silu(_convolved(mixer.conv1d, x_BLD))
     c = n = h = torch.zeros_like(x_BLD[:, 0])
     outputs = []
     for t in range(x_BLD.shape[1]):

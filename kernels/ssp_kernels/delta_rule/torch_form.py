@@ -1,17 +1,14 @@
 """`delta_rule` in chunks: what the tokens of a chunk read of the state before them solves a triangular system, the rest
 is matrix products (Yang et al., 2024, "Parallelizing Linear Transformers with the Delta Rule over Sequence Length",
 section 3).
-
-Only the states at chunk ends live from forward to backward; what lies between is computed again (checkpointing).
 """
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from ssp_kernels import decays
+from ssp_kernels.chunks import in_chunks
 from ssp_kernels.delta_rule.reference import step
-from ssp_kernels.gradients import needs_grad
 
 __all__ = ["forward", "step"]
 
@@ -30,17 +27,8 @@ def forward(
     if v_BLHV.numel() == 0:
         return torch.zeros_like(v_BLHV), state_BHKV.clone()
     sequences = (q_BLHK, k_BLHK, v_BLHV, log_decay_BLHK, a_BLHK, b_BLHK)
-    keep_ends_only = needs_grad(*sequences, state_BHKV)
-    state, outputs = state_BHKV, []
-    chunks = (torch.split(tensor.transpose(1, 2), CHUNK, dim=2) for tensor in sequences)
-    for tokens in zip(*chunks, strict=True):
-        arguments = (*tokens, state)
-        if keep_ends_only:
-            y, state = checkpoint(_chunk, *arguments, use_reentrant=False, preserve_rng_state=False)
-        else:
-            y, state = _chunk(*arguments)
-        outputs.append(y)
-    return torch.cat(outputs, dim=2).transpose(1, 2), state
+    y_BHLV, state = in_chunks(_chunk, [t.transpose(1, 2) for t in sequences], [], state_BHKV, size=CHUNK, dim=2)
+    return y_BHLV.transpose(1, 2), state
 
 
 def _chunk(

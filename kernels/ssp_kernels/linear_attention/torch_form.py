@@ -1,15 +1,12 @@
 """`linear_attention` in chunks: matrix products within a chunk, the state carried from chunk to chunk (Yang et al.,
 2023, "Gated Linear Attention", section 4).
-
-Only the states at chunk ends live from forward to backward; what lies between is computed again (checkpointing).
 """
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from ssp_kernels import decays
-from ssp_kernels.gradients import needs_grad
+from ssp_kernels.chunks import in_chunks
 from ssp_kernels.linear_attention.reference import step
 
 __all__ = ["forward", "step"]
@@ -28,17 +25,8 @@ def forward(
     if v_BLHV.numel() == 0:
         return torch.zeros_like(v_BLHV), state_BHKV.clone()
     sequences = (q_BLHK, k_BLHK, v_BLHV, log_decay_BLHK)
-    keep_ends_only = needs_grad(*sequences, bonus_HK, state_BHKV)
-    state, outputs = state_BHKV, []
-    chunks = (torch.split(tensor.transpose(1, 2), CHUNK, dim=2) for tensor in sequences)
-    for q, k, v, log_decay in zip(*chunks, strict=True):
-        arguments = (q, k, v, log_decay, bonus_HK, state)
-        if keep_ends_only:
-            y, state = checkpoint(_chunk, *arguments, use_reentrant=False, preserve_rng_state=False)
-        else:
-            y, state = _chunk(*arguments)
-        outputs.append(y)
-    return torch.cat(outputs, dim=2).transpose(1, 2), state
+    y_BHLV, state = in_chunks(_chunk, [t.transpose(1, 2) for t in sequences], [bonus_HK], state_BHKV, size=CHUNK, dim=2)
+    return y_BHLV.transpose(1, 2), state
 
 
 def _chunk(

@@ -1,13 +1,9 @@
-"""`selective_scan` in blocks: a parallel scan within a block, the state carried from block to block.
-
-Only the states at block ends live from forward to backward; what lies between is computed again (checkpointing).
-"""
+"""`selective_scan` in blocks: a parallel scan within a block, the state carried from block to block."""
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from ssp_kernels.gradients import needs_grad
+from ssp_kernels.chunks import in_chunks
 from ssp_kernels.selective_scan.reference import step
 
 __all__ = ["forward", "step"]
@@ -20,19 +16,10 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     if x_BLD.shape[1] == 0:
         return torch.zeros_like(x_BLD), state_BDN.clone()
-    keep_ends_only = needs_grad(x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, state_BDN)
-    state, outputs = state_BDN, []
-    blocks = (torch.split(tensor, BLOCK, dim=1) for tensor in (x_BLD, dt_BLD, B_BLN, C_BLN))
-    for x, dt, B, C in zip(*blocks, strict=True):
-        if keep_ends_only:
-            y, state = checkpoint(_block, x, dt, A_DN, B, C, state, use_reentrant=False, preserve_rng_state=False)
-        else:
-            y, state = _block(x, dt, A_DN, B, C, state)
-        outputs.append(y)
-    return torch.cat(outputs, dim=1), state
+    return in_chunks(_block, [x_BLD, dt_BLD, B_BLN, C_BLN], [A_DN], state_BDN, size=BLOCK)
 
 
-def _block(x: Tensor, dt: Tensor, A_DN: Tensor, B: Tensor, C: Tensor, state_BDN: Tensor) -> tuple[Tensor, Tensor]:
+def _block(x: Tensor, dt: Tensor, B: Tensor, C: Tensor, A_DN: Tensor, state_BDN: Tensor) -> tuple[Tensor, Tensor]:
     decay_BTDN = torch.exp(dt[..., None] * A_DN)
     input_BTDN = (dt * x)[..., None] * B[:, :, None, :]
     total_BTDN, state_BTDN = _inclusive_scan(decay_BTDN, input_BTDN)
