@@ -13,6 +13,9 @@ SSPError
 └── Draining                        the server is going away
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class SSPError(Exception):
     """Base of every error meant for users."""
@@ -58,3 +61,10 @@ class Exhausted(SSPError):
 
 class Draining(SSPError):
     pass
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the nearest of those that are known, or all of them."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f": there are {', '.join(names)}"

@@ -1,11 +1,12 @@
-"""From continuous to discrete time: `x' = A x + B u` sampled with step dt (thesis, equations 33 and 35)."""
+"""From continuous to discrete time: `x' = A x + B u` sampled with step dt (Ulbaek, 2024, "Deep Learning
+with State Spaces for Efficient Sequence Modeling", here the thesis, equations 33 and 35)."""
 
 import torch
 from torch import Tensor
 
 
 def zero_order_hold(A: Tensor, B: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
-    """Diagonal zero-order hold: `Abar = exp(dt A)`, `Bbar = (exp(dt A) - 1) / A * B` (thesis, equation 35).
+    """Diagonal zero-order hold: `Abar = exp(dt A)`, `Bbar = (exp(dt A) - 1) / A * B`.
 
     All arguments broadcast; A and B may be complex. Exact in the limit A -> 0, where `Bbar = dt B`.
     """
@@ -15,7 +16,7 @@ def zero_order_hold(A: Tensor, B: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
 
 def softmax_hold(A: Tensor, B: Tensor, dt: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """Diagonal zero-order hold divided by `exp(length dt A) - 1`, so that a mode's kernel over that many tokens is its
-    `softmax(t dt A)` times B / A (Gupta et al., 2022, "DSS", proposition 1b).
+    `softmax(t dt A)` times B / A (Gupta et al., 2022, DSS, proposition 1).
 
     The quotient `1 / x` is taken as `x^* / (|x|^2 + 1e-7)`, as in the published code.
     """
@@ -25,15 +26,15 @@ def softmax_hold(A: Tensor, B: Tensor, dt: Tensor, length: int) -> tuple[Tensor,
 
 
 def bilinear(A: Tensor, B: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
-    """Diagonal bilinear transform: `Abar = (1 + dt A / 2) / (1 - dt A / 2)`, `Bbar = dt B / (1 - dt A / 2)` (thesis,
-    equation 33; Tustin, 1947). All arguments broadcast; A and B may be complex. |Abar| < 1 wherever Re(A) < 0."""
+    """Diagonal bilinear transform: `Abar = (1 + dt A / 2) / (1 - dt A / 2)`, `Bbar = dt B / (1 - dt A / 2)` (Tustin,
+    1947). All arguments broadcast; A and B may be complex. |Abar| < 1 wherever Re(A) < 0."""
     half = dt * A / 2
     return (1 + half) / (1 - half), dt * B / (1 - half)
 
 
 def bilinear_dplr(A: Tensor, P: Tensor, B: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Bilinear transform of `A_full s = A s - P 2 Re(P^* s)`: the diagonal A minus rank one, over states s of which one
-    of each conjugate pair is kept (Gu et al., 2021, "S4", appendix C.2).
+    of each conjugate pair is kept (Gu et al., 2022, S4, appendix C.2).
 
     By Woodbury's identity the inverse of `1 - dt A_full / 2` is the diagonal `R = 1 / (1 - dt A / 2)` minus rank one,
     whose capacitance is a real scalar. So `Abar = 2 R_full - 1` is of the same kind, and `Bbar = dt R_full B`.

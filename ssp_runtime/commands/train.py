@@ -1,13 +1,15 @@
 """`ssp-model train`."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 
 from ssp_runtime.formats import artifact
 from ssp_runtime.formats.artifact import Description
+from ssp_runtime.mixers.base import Positive, Probability, validated
 from ssp_runtime.models.architectures import model_config
 from ssp_runtime.models.model import build_model
 from ssp_runtime.tokenizers import ByteTokenizer, DNATokenizer
@@ -23,9 +25,9 @@ class Shape:
 
     architecture: str = "mamba"
     """Name of a row in docs/models.md; the bidirectional ones can only classify."""
-    d_model: int = 128
-    num_layers: int = 4
-    dropout: float = 0.0
+    d_model: Positive = 128
+    num_layers: Positive = 4
+    dropout: Probability = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +43,14 @@ class TrainConfig:
     """Folder to write; its checkpoint is taken up again if there is one."""
     task: Literal["next-token", "classification"] = "next-token"
     tokenizer: Literal["bytes", "dna"] = "bytes"
-    heldout_fraction: float = 0.05
-    batch_size: int = 16
-    sequence_length: int = 256
+    heldout_fraction: Probability = 0.05
+    batch_size: Positive = 16
+    sequence_length: Positive = 256
     """Tokens of a row in one step (next-token)."""
     resets: bool = False
     """Start each text from the initial state, not from that of the text before (next-token)."""
-    seed: int = 0
-    threads: int = 2
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    threads: Positive = 2
     description: str = ""
     shape: Shape = field(default_factory=Shape)
     loop: LoopConfig = field(default_factory=LoopConfig)
@@ -56,6 +58,7 @@ class TrainConfig:
 
 def train(config: TrainConfig) -> None:
     """Trains a model and writes it as a folder that `convert` takes; interrupted, it goes on where it was."""
+    config = validated(TrainConfig, asdict(config))
     if not config.data:
         raise ValueError("name the training data with --data")
     torch.set_num_threads(config.threads)

@@ -36,6 +36,8 @@ def verify(
         tokens: how many of its tokens.
         piece: cut the parallel run into pieces of this many tokens, the state handed on.
     """
+    if tokens < 2 or piece < 1:
+        raise InvalidRequest(f"--tokens is at least 2 and --piece at least 1; {tokens} and {piece} are given")
     artifact = load(folder)
     ids = _tokens(artifact, text, tokens)
     comparison = compare(artifact.language_model, ids, piece)

@@ -19,6 +19,8 @@ from torch import Tensor
 from ssp_runtime import tokenizers
 from ssp_runtime.errors import ArtifactError, InvalidRequest
 from ssp_runtime.formats.convert import to_recurrent
+from ssp_runtime.formats.weights import fitting
+from ssp_runtime.mixers.base import validated
 from ssp_runtime.models import config as model_config
 from ssp_runtime.models.config import ModelConfig, NumberEmbeddingConfig
 from ssp_runtime.models.model import Classifier, LanguageModel, Model, build_model
@@ -116,7 +118,7 @@ def load(folder: Path) -> Artifact:
     weights = _read_weights(folder)
     if _fingerprint(data, weights) != data.get("fingerprint"):
         raise ArtifactError(f"{folder} was changed after it was written: its fingerprint does not match its contents")
-    model = build_model(description.model)
+    model = _build(description, folder)
     if description.form == "recurrent":
         to_recurrent(model)
     _load_weights(model, weights, folder)
@@ -161,7 +163,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArtifactError(f"{folder} is no model folder: it has no {CONFIG_FILE}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}") from error
     if not isinstance(data, dict) or data.get("format_version") != FORMAT_VERSION:
         raise ArtifactError(f"{path} is not of format version {FORMAT_VERSION}, the one this program reads")
@@ -170,18 +172,21 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _parse(data: dict[str, Any], folder: Path) -> Description:
     try:
-        return Description(
-            model=model_config.from_json(data["model"]),
-            form=data["form"],
-            tokenizer=None if data["tokenizer"] is None else tokenizers.from_json(data["tokenizer"]),
-            labels=tuple(data["labels"]),
-            description=data["description"],
-            training=data["training"],
-        )
+        fields = {name: data[name] for name in ("form", "labels", "description", "training")}
+        fields["model"] = model_config.from_json(data["model"])
+        fields["tokenizer"] = None if data["tokenizer"] is None else tokenizers.from_json(data["tokenizer"])
+        return validated(Description, fields)
     except KeyError as error:
         raise ArtifactError(f"{folder / CONFIG_FILE} lacks {error.args[0]!r}") from error
-    except InvalidRequest as error:
+    except ValueError as error:
         raise ArtifactError(f"{folder / CONFIG_FILE}: {error}") from error
+
+
+def _build(description: Description, folder: Path) -> Model:
+    try:
+        return build_model(description.model)
+    except ValueError as error:
+        raise ArtifactError(f"{folder / CONFIG_FILE} describes no model: {error}") from error
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
@@ -201,9 +206,5 @@ def _load_weights(model: Model, weights: dict[str, Tensor], folder: Path) -> Non
     if extra := sorted(weights.keys() - own.keys()):
         raise ArtifactError(f"{folder / WEIGHTS_FILE} holds {extra[0]}, which the model does not have")
     for name, tensor in own.items():
-        given = weights[name]
-        if given.shape != tensor.shape:
-            raise ArtifactError(f"{name} has shape {tuple(given.shape)}; the model wants {tuple(tensor.shape)}")
-        if not bool(torch.isfinite(given).all()):
-            raise ArtifactError(f"{name} holds NaN or infinite values")
+        given = fitting(name, weights[name], tensor)
         tensor.data = given.to(torch.float32) if given.dtype == torch.float64 else given

@@ -1,6 +1,5 @@
 """Checkpoints of RWKV-4 to RWKV-7 as their published code writes them (`.pth`)."""
 
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ssp_runtime.errors import ArtifactError
+from ssp_runtime.formats.weights import fitting
 from ssp_runtime.mixers.base import MixerConfig
 from ssp_runtime.mixers.rwkv4 import RWKV4ChannelMixingConfig, RWKV4Config
 from ssp_runtime.mixers.rwkv5 import RWKV5Config, Version
@@ -57,7 +57,9 @@ def load_rwkv(source: Path | Weights, *, group_norm_eps: float = 64e-5) -> Langu
         model = LanguageModel(_config(weights, group_norm_eps))
     except KeyError as error:
         raise ArtifactError(f"the RWKV checkpoint lacks {error.args[0]}") from error
-    except (IndexError, ValueError) as error:
+    except ArtifactError:
+        raise
+    except ValueError as error:
         raise ArtifactError(f"the RWKV checkpoint does not make a model: {error}") from error
     _assign(model, weights)
     return model.eval()
@@ -68,15 +70,17 @@ def _read(path: Path) -> Weights:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ArtifactError(f"there is no file {path}") from error
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (PermissionError, IsADirectoryError) as error:
         raise ArtifactError(f"{path} cannot be read as a checkpoint: {error}") from error
+    except Exception as error:  # a damaged pickle fails in as many ways as there are
+        raise ArtifactError(f"{path} cannot be read as a checkpoint of tensors: download or copy it again") from error
     if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
         raise ArtifactError(f"{path} does not hold tensors by their names")
     return weights
 
 
 def _config(weights: Weights, group_norm_eps: float) -> ModelConfig:
-    vocab_size, d_model = weights["emb.weight"].shape
+    vocab_size, d_model = (_size(weights, "emb.weight", dim) for dim in (0, 1))
     mixers = _mixers(weights, group_norm_eps)
     last = max(int(number) for name in weights for number in re.findall(r"^blocks\.(\d+)\.", name))
     return ModelConfig(
@@ -93,8 +97,15 @@ def _mixers(weights: Weights, eps: float) -> tuple[MixerConfig, MixerConfig]:
     """Of every block, as the tensors of the first one tell."""
     for mark, time_mixing, channel_mixing in VERSIONS:
         if f"blocks.0.att.{mark}" in weights:
-            return time_mixing(weights, eps), channel_mixing(d_hidden=len(weights["blocks.0.ffn.key.weight"]))
+            return time_mixing(weights, eps), channel_mixing(d_hidden=_size(weights, "blocks.0.ffn.key.weight", 0))
     raise ValueError("its first block holds none of the tensors that tell versions 4 to 7")
+
+
+def _size(weights: Weights, name: str, dim: int) -> int:
+    shape = weights[name].shape
+    if dim >= len(shape) or not shape[dim]:
+        raise ArtifactError(f"{name} has no size in dimension {dim}: its shape is {tuple(shape)}")
+    return shape[dim]
 
 
 def _rwkv4(_weights: Weights, _eps: float) -> RWKV4Config:
@@ -102,29 +113,29 @@ def _rwkv4(_weights: Weights, _eps: float) -> RWKV4Config:
 
 
 def _rwkv5(weights: Weights, eps: float) -> RWKV5Config:
-    decay = weights["blocks.0.att.time_decay"]
-    version: Version = "5.1" if decay.numel() == len(decay) else "5.2"
+    num_heads = _size(weights, "blocks.0.att.time_decay", 0)
+    version: Version = "5.1" if weights["blocks.0.att.time_decay"].numel() == num_heads else "5.2"
     if "blocks.0.att.gate.weight" not in weights:
         version = "5.0"
-    return RWKV5Config(num_heads=len(decay), version=version, group_norm_eps=eps)
+    return RWKV5Config(num_heads=num_heads, version=version, group_norm_eps=eps)
 
 
 def _rwkv6(weights: Weights, eps: float) -> RWKV6Config:
     return RWKV6Config(
-        num_heads=len(weights["blocks.0.att.time_faaaa"]),
-        mix_rank=weights["blocks.0.att.time_maa_w2"].shape[1],
-        decay_rank=weights["blocks.0.att.time_decay_w1"].shape[1],
+        num_heads=_size(weights, "blocks.0.att.time_faaaa", 0),
+        mix_rank=_size(weights, "blocks.0.att.time_maa_w2", 1),
+        decay_rank=_size(weights, "blocks.0.att.time_decay_w1", 1),
         group_norm_eps=eps,
     )
 
 
 def _rwkv7(weights: Weights, eps: float) -> RWKV7Config:
     return RWKV7Config(
-        num_heads=len(weights["blocks.0.att.r_k"]),
-        decay_rank=weights["blocks.0.att.w1"].shape[1],
-        rate_rank=weights["blocks.0.att.a1"].shape[1],
-        value_rank=next((tensor.shape[1] for name, tensor in weights.items() if name.endswith("att.v1")), 1),
-        gate_rank=weights["blocks.0.att.g1"].shape[1],
+        num_heads=_size(weights, "blocks.0.att.r_k", 0),
+        decay_rank=_size(weights, "blocks.0.att.w1", 1),
+        rate_rank=_size(weights, "blocks.0.att.a1", 1),
+        value_rank=next((_size(weights, name, 1) for name in weights if name.endswith("att.v1")), 1),
+        gate_rank=_size(weights, "blocks.0.att.g1", 1),
         group_norm_eps=eps,
     )
 
@@ -151,9 +162,7 @@ def _assign(model: LanguageModel, weights: Weights) -> None:
             parameter.zero_()
             continue
         given = weights[name].flatten() if parameter.ndim == 1 else weights[name]
-        if given.shape != parameter.shape:
-            raise ArtifactError(f"{name}: {tuple(given.shape)} is given, {tuple(parameter.shape)} is wanted")
-        parameter.copy_(given)
+        parameter.copy_(fitting(name, given, parameter))
 
 
 def their_name(name: str) -> str:

@@ -1,9 +1,10 @@
 """The table of layers. A new one is a file of its own and a line here."""
 
-import difflib
+from dataclasses import asdict
 from typing import Any, cast
 
-from ssp_runtime.mixers.base import Mixer, MixerConfig, SequenceLayer
+from ssp_runtime.errors import suggestion
+from ssp_runtime.mixers.base import Mixer, MixerConfig, SequenceLayer, validated
 from ssp_runtime.mixers.bidirectional import (
     Bidirectional,
     BidirectionalMamba,
@@ -101,15 +102,20 @@ def config_class(kind: str) -> type[MixerConfig]:
         ValueError: there is none of that name.
     """
     if kind not in MIXERS:
-        close = difflib.get_close_matches(kind, MIXERS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else f": there are {', '.join(MIXERS)}"
-        raise ValueError(f"no layer is called {kind!r}{hint}")
+        raise ValueError(f"no layer is called {kind!r}{suggestion(kind, MIXERS)}")
     return cast(type[MixerConfig], cast(Any, MIXERS[kind]).Config)
 
 
 def build_layer(config: MixerConfig, width: int) -> SequenceLayer:
-    """A new layer with random weights, `width` features wide."""
-    return cast(SequenceLayer, cast(Any, MIXERS[config.kind])(width, config))
+    """A new layer with random weights, `width` features wide.
+
+    Raises:
+        ValueError: there is no such layer; the message says what to change.
+    """
+    if width < 1:
+        raise ValueError(f"a layer has at least 1 feature; choose a width above {width}")
+    checked = validated(type(config), asdict(cast(Any, config)))
+    return cast(SequenceLayer, cast(Any, MIXERS[config.kind])(width, checked))
 
 
 def build_mixer(config: MixerConfig, width: int) -> Mixer:

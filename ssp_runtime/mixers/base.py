@@ -6,7 +6,8 @@ Shape suffixes: B batch, L length, D features (d_model, or d_inner within a bloc
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Annotated, Any, Protocol, Self
+from functools import cache
+from typing import Annotated, Any, Protocol, Self, TypeVar
 
 import torch
 from pydantic import Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
@@ -69,7 +70,7 @@ class Coefficients(nn.Module, ABC):
     """Parameters of a state space, and the coefficients that the recurrence takes, which depend on nothing else.
 
     Conversion to recurrent form evaluates each of these once (see `ssp_runtime.formats.convert`). In training they are
-    the SSP parameters, which learn slower than the rest and do not decay (thesis, section 5). They are never narrower
+    the SSP parameters, which learn slower than the rest and do not decay (as in the thesis). They are never narrower
     than float32, whatever the model's weights are: a decay of 0.999 is 1 in bfloat16, and a state would never fade.
     """
 
@@ -103,8 +104,27 @@ class MixerConfig(Protocol):
     def kind(self) -> str: ...
 
 
+T = TypeVar("T")
+Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
+PositiveReal = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
+
+
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)  # making one takes a millisecond
+
+
+def validated(kind: type[T], values: Any) -> T:
+    """A configuration of that class, of its fields' values. Those made in Python were not checked before.
+
+    Raises:
+        ValueError: names the field at fault.
+    """
+    try:
+        checked: T = _adapter(kind).validate_python(values)
+    except ValidationError as error:
+        raise ValueError(first_fault(error)) from error
+    return checked
 
 
 def first_fault(error: ValidationError) -> str:
@@ -119,10 +139,7 @@ def _parse(value: Any) -> MixerConfig:
 
     if not isinstance(value, dict) or "kind" not in value:
         raise ValueError(f"a layer is an object with a kind, not {value!r}")
-    try:
-        return TypeAdapter(config_class(str(value["kind"]))).validate_python(value)
-    except ValidationError as error:
-        raise ValueError(first_fault(error)) from error
+    return validated(config_class(str(value["kind"])), value)
 
 
 # A mixer's configuration where it is a field of another: read by its kind.

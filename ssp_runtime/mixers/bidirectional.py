@@ -1,4 +1,7 @@
-"""Layers that read a sequence in both directions. They need all of it, so they have no step form."""
+"""Layers that read a sequence in both directions. They need all of it, so they have no step form.
+
+The thesis is Ulbaek, 2024, "Deep Learning with State Spaces for Efficient Sequence Modeling".
+"""
 
 from dataclasses import dataclass, field
 from typing import Literal

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ssp_runtime.mixers.base import Mixer, Positive
+from ssp_runtime.mixers.base import Mixer, Positive, PositiveReal
 from ssp_runtime.mixers.delta_heads import DeltaHeads
-from ssp_runtime.mixers.heads import head_dim, merged
+from ssp_runtime.mixers.heads import expanded, head_dim, merged
 from ssp_runtime.run import Run
 
 
@@ -19,8 +19,8 @@ class DeltaNetConfig:
 
     kind: Literal["deltanet"] = "deltanet"
     num_heads: Positive = 4
-    expand_k: float = 1.0
-    expand_v: float = 1.0
+    expand_k: PositiveReal = 1.0
+    expand_v: PositiveReal = 1.0
     d_conv: Positive = 4
     allow_negative_eigenvalues: bool = False
 
@@ -33,7 +33,8 @@ class DeltaNet(Mixer):
 
     def __init__(self, d_model: int, config: DeltaNetConfig) -> None:
         super().__init__()
-        d_key, d_value = round(d_model * config.expand_k), round(d_model * config.expand_v)
+        d_key = expanded(d_model, config.expand_k, "expand_k")
+        d_value = expanded(d_model, config.expand_v, "expand_v")
         self.heads = DeltaHeads(
             d_model,
             config.num_heads,

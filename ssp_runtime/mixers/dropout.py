@@ -1,4 +1,4 @@
-"""Dropout of whole features: one mask for all tokens of a sequence (thesis, section 5)."""
+"""Dropout of whole features: one mask for all tokens of a sequence (as in the thesis)."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F

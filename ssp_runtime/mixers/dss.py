@@ -32,7 +32,7 @@ class DSSConfig:
 
 
 class DSS(StateSpace):
-    """The state space with the kernel `Re(C B / A softmax_t(t dt A))` (proposition 1b), all Re(A) negative. Its modes
+    """The state space with the kernel `Re(C B / A softmax_t(t dt A))` (proposition 1), all Re(A) negative. Its modes
     come without conjugates."""
 
     Config = DSSConfig

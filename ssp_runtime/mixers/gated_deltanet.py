@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssp_runtime.mixers.base import Mixer, Positive
+from ssp_runtime.mixers.base import Mixer, Positive, PositiveReal
 from ssp_runtime.mixers.decay_gate import DecayGate
 from ssp_runtime.mixers.delta_heads import DeltaHeads
-from ssp_runtime.mixers.heads import head_dim, merged
+from ssp_runtime.mixers.heads import expanded, head_dim, merged
 from ssp_runtime.run import Run
 
 
@@ -20,8 +20,8 @@ class GatedDeltaNetConfig:
 
     kind: Literal["gated_deltanet"] = "gated_deltanet"
     num_heads: Positive = 4
-    expand_k: float = 0.75
-    expand_v: float = 1.5
+    expand_k: PositiveReal = 0.75
+    expand_v: PositiveReal = 1.5
     d_conv: Positive = 4
     allow_negative_eigenvalues: bool = False
 
@@ -34,7 +34,8 @@ class GatedDeltaNet(Mixer):
 
     def __init__(self, d_model: int, config: GatedDeltaNetConfig) -> None:
         super().__init__()
-        d_key, d_value = round(d_model * config.expand_k), round(d_model * config.expand_v)
+        d_key = expanded(d_model, config.expand_k, "expand_k")
+        d_value = expanded(d_model, config.expand_v, "expand_v")
         self.heads = DeltaHeads(
             d_model,
             config.num_heads,

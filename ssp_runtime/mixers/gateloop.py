@@ -23,7 +23,7 @@ class GateLoopConfig:
 
 class GateLoop(Mixer):
     """`h_t = a_t h_{t-1} + k_t v_t`, `y_t = out_proj(Re(q_t h_t) * silu(g_t))`, with as many heads as features and the
-    complex decay `a_t = sigmoid(alpha_t) exp(i beta_t)`; q, k, v, alpha, beta and g are affine in x (section 3)."""
+    complex decay `a_t = sigmoid(alpha_t) exp(i beta_t)`; q, k, v, alpha, beta and g are affine in x."""
 
     Config = GateLoopConfig
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssp_kernels import linear_attention
-from ssp_runtime.mixers.base import Mixer, Positive
-from ssp_runtime.mixers.heads import head_dim, merged, split
+from ssp_runtime.mixers.base import Mixer, Positive, PositiveReal
+from ssp_runtime.mixers.heads import expanded, head_dim, merged, split
 from ssp_runtime.run import Run
 from ssp_runtime.state import TensorSpec
 
@@ -21,21 +21,21 @@ class GLAConfig:
 
     kind: Literal["gla"] = "gla"
     num_heads: Positive = 4
-    expand_k: float = 0.5
+    expand_k: PositiveReal = 0.5
     gate_rank: Positive = 16
-    gate_temperature: float = 16.0
+    gate_temperature: PositiveReal = 16.0
 
 
 class GLA(Mixer):
     """`S_t = diag(a_t) S_{t-1} + k_t v_t^T`, `y_t = out_proj(norm(S_t^T q_t) * silu(g_t))`, with the decay
-    `a_t = sigmoid(low rank of x_t)^(1 / tau)` for each key feature (equations 3 to 5 and section 4.4)."""
+    `a_t = sigmoid(low rank of x_t)^(1 / tau)` for each key feature (equation 3 and section 4.4)."""
 
     Config = GLAConfig
 
     def __init__(self, d_model: int, config: GLAConfig) -> None:
         super().__init__()
         self.config = config
-        d_key = round(d_model * config.expand_k)
+        d_key = expanded(d_model, config.expand_k, "expand_k")
         keys, values = head_dim(d_key, config.num_heads), head_dim(d_model, config.num_heads)
         self.q_proj = nn.Linear(d_model, d_key, bias=False)
         self.k_proj = nn.Linear(d_model, d_key, bias=False)

@@ -27,7 +27,7 @@ class GSSConfig:
 
 class GSS(Mixer):
     """`out_proj(gate_proj(ssm(gelu(ssm_proj(x)))) * gelu(in_proj(x)))`: the state space works in few dimensions, the
-    gate in many (section 3.2)."""
+    gate in many."""
 
     Config = GSSConfig
 
@@ -48,7 +48,7 @@ class GSS(Mixer):
 
 class GSSStateSpace(Mixer):
     """`s_t = Abar s_{t-1} + Bbar u_t`, `y_t = Re(C s_t) + D u_t` with `u = norm(x)`: a diagonal state space with steps
-    of 1 and one Lambda for all features, discretized by zero-order hold (section 3). Unlike DSS with its softmax it
+    of 1 and one Lambda for all features, discretized by zero-order hold. Unlike DSS with its softmax it
     depends on no length."""
 
     def __init__(self, d_ssm: int, modes: int) -> None:

@@ -9,22 +9,32 @@ def head_dim(features: int, num_heads: int) -> int:
     Raises:
         ValueError: they do not divide.
     """
-    if features % num_heads:
-        raise ValueError(
-            f"{features} features cannot be divided among {num_heads} heads; choose num_heads that divides"
-        )
+    if not 0 < num_heads <= features or features % num_heads:
+        raise ValueError(f"{features} features cannot be divided among {num_heads} heads; change num_heads or d_model")
     return features // num_heads
 
 
-def num_heads_of(features: int, size: int) -> int:
-    """Heads of that many features.
+def num_heads_of(features: int, size: int, field: str) -> int:
+    """Heads of that many features, the setting of that name.
 
     Raises:
         ValueError: they do not divide.
     """
-    if features % size:
-        raise ValueError(f"{features} features cannot be divided into heads of {size}; choose a size that divides")
+    if not 0 < size <= features or features % size:
+        raise ValueError(f"{features} features cannot be divided into heads of {size}; change {field} or d_model")
     return features // size
+
+
+def expanded(features: int, factor: float, field: str) -> int:
+    """`features` times the setting of that name.
+
+    Raises:
+        ValueError: that is no whole number.
+    """
+    product = features * factor
+    if product < 0.5 or abs(product - round(product)) > 1e-6:
+        raise ValueError(f"{features} times {factor:g} are {product:g} features; change {field} or d_model")
+    return round(product)
 
 
 def split(x: Tensor, num_heads: int) -> Tensor:

@@ -17,7 +17,7 @@ from ssp_runtime.state import TensorSpec
 
 @dataclass(frozen=True, kw_only=True)
 class HGRNConfig:
-    """`lower_bound` is the least that is kept of a state per token; it should grow with depth (section 3.2)."""
+    """`lower_bound` is the least that is kept of a state per token; it should grow with depth."""
 
     kind: Literal["hgrn"] = "hgrn"
     expand: Positive = 1
@@ -26,7 +26,7 @@ class HGRNConfig:
 
 class HGRN(Mixer):
     """`h_t = f_t h_{t-1} + (1 - f_t) silu(i_t)`, `y_t = out_proj(norm(h_t) * silu(g_t))`, where the forget gate
-    `f = lower_bound + (1 - lower_bound) sigmoid` is bounded from below (equations 1 to 6)."""
+    `f = lower_bound + (1 - lower_bound) sigmoid` is bounded from below."""
 
     Config = HGRNConfig
 

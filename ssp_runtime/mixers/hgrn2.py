@@ -36,7 +36,7 @@ class HGRN2(Mixer):
 
     def __init__(self, d_model: int, config: HGRN2Config) -> None:
         super().__init__()
-        self.num_heads = num_heads_of(d_model, config.expand_ratio)
+        self.num_heads = num_heads_of(d_model, config.expand_ratio, "expand_ratio")
         self.lower_bound = config.lower_bound
         self.q_proj = nn.Linear(d_model, d_model, bias=False)
         self.f_proj = nn.Linear(d_model, d_model, bias=False)

@@ -10,7 +10,13 @@ DiagonalInit = Literal["legs", "lin", "inv"]
 
 
 def log_uniform_dt(count: int, smallest: float, largest: float) -> Tensor:
-    """Step sizes (count,), log-uniform between the two."""
+    """Step sizes (count,), log-uniform between the two.
+
+    Raises:
+        ValueError: there are none between them.
+    """
+    if not 0 < smallest <= largest < math.inf:
+        raise ValueError(f"steps lie between dt_min and dt_max; choose 0 < dt_min <= dt_max, not {smallest}, {largest}")
     return torch.exp(torch.rand(count) * math.log(largest / smallest) + math.log(smallest))
 
 
@@ -23,7 +29,7 @@ def diagonal_state_matrix(init: DiagonalInit, modes: int) -> Tensor:
     """Diagonal A of S4D (Gu et al., 2022, "On the Parameterization and Initialization of Diagonal State Space Models"):
     complex (modes,), one of each conjugate pair, imaginary parts positive, all real parts -1/2.
 
-    `legs`: eigenvalues of HiPPO-LegS without its rank-1 part (their section 4.1); `lin` and `inv`: equations 8 and 9.
+    `legs`: eigenvalues of HiPPO-LegS without its rank-1 part; `lin` and `inv`: their S4D-Lin and S4D-Inv.
     """
     n = torch.arange(modes, dtype=torch.float64)
     if init == "lin":
@@ -37,7 +43,7 @@ def diagonal_state_matrix(init: DiagonalInit, modes: int) -> Tensor:
 
 def hippo_legs(modes: int) -> tuple[Tensor, Tensor, Tensor]:
     """A, P and B of HiPPO-LegS as `diag(A) - P P^*`: complex (modes,), one of each conjugate pair, imaginary parts of A
-    positive (Gu et al., 2021, "Efficiently Modeling Long Sequences with Structured State Spaces", appendix C.1).
+    positive (Gu et al., 2022, "Efficiently Modeling Long Sequences with Structured State Spaces", appendix C.1).
 
     Before the change of basis `B_n = sqrt(2 n + 1)` and `P_n = sqrt(n + 1/2)`.
     """

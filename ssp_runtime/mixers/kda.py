@@ -6,10 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ssp_runtime.mixers.base import Mixer, Positive
+from ssp_runtime.mixers.base import Mixer, Positive, PositiveReal
 from ssp_runtime.mixers.decay_gate import DecayGate
 from ssp_runtime.mixers.delta_heads import DeltaHeads
-from ssp_runtime.mixers.heads import head_dim, merged
+from ssp_runtime.mixers.heads import expanded, head_dim, merged
 from ssp_runtime.run import Run
 
 
@@ -20,8 +20,8 @@ class KDAConfig:
 
     kind: Literal["kda"] = "kda"
     num_heads: Positive = 4
-    expand_k: float = 1.0
-    expand_v: float = 1.0
+    expand_k: PositiveReal = 1.0
+    expand_v: PositiveReal = 1.0
     d_conv: Positive = 4
     gate_rank: Positive | None = None
 
@@ -35,7 +35,8 @@ class KDA(Mixer):
 
     def __init__(self, d_model: int, config: KDAConfig) -> None:
         super().__init__()
-        d_key, d_value = round(d_model * config.expand_k), round(d_model * config.expand_v)
+        d_key = expanded(d_model, config.expand_k, "expand_k")
+        d_value = expanded(d_model, config.expand_v, "expand_v")
         values = head_dim(d_value, config.num_heads)
         rank = config.gate_rank or values
         self.heads = DeltaHeads(d_model, config.num_heads, d_key, d_value, config.d_conv)

@@ -1,4 +1,5 @@
-"""The Mamba block's inside, around any state space (Gu and Dao, 2023, figure 3; thesis, figure 15)."""
+"""The Mamba block's inside, around any state space (Gu and Dao, 2023, "Mamba: Linear-Time Sequence Modeling
+with Selective State Spaces", figure 3; the thesis has it around S4 and S4D too)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -33,10 +33,14 @@ class Mamba2Config:
     dt_min: float = 0.001
     dt_max: float = 0.1
 
+    def __post_init__(self) -> None:
+        if self.time_step_limit and not 0 <= self.time_step_limit[0] < self.time_step_limit[1]:
+            raise ValueError(f"time_step_limit goes from a least step to a larger one, not {self.time_step_limit}")
+
 
 class Mamba2(Mixer):
     """`S_t = exp(dt_t A) S_{t-1} + dt_t B_t x_t^T`, `y_t = S_t^T C_t + D x_t`, with one A and one D a head, and
-    `out_proj(norm(y * silu(z)))` of that (section 7; the recurrence is equation 1 with A a multiple of the identity).
+    `out_proj(norm(y * silu(z)))` of that (section 7; the recurrence is equation 2 with A a multiple of the identity).
 
     One projection makes z, x, B, C and dt; x, B and C go through a short convolution and SiLU.
     """
@@ -47,7 +51,7 @@ class Mamba2(Mixer):
         super().__init__()
         self.config = config
         d_inner, d_shared = config.expand * d_model, config.n_groups * config.d_state
-        num_heads = num_heads_of(d_inner, config.head_dim)
+        num_heads = num_heads_of(d_inner, config.head_dim, "head_dim")
         if num_heads % config.n_groups:
             raise ValueError(f"{num_heads} heads cannot share {config.n_groups} groups; choose n_groups that divides")
         d_conv_inner = d_inner + 2 * d_shared

@@ -21,8 +21,8 @@ class MinGRUConfig:
 
 
 class MinGRU(Mixer):
-    """`h_t = (1 - z_t) h_{t-1} + z_t g(W_h x_t)` with `z_t = sigmoid(W_z x_t)`, then `out_proj(h_t)` (section 3.1).
-    The activation g keeps states positive (appendix B.3)."""
+    """`h_t = (1 - z_t) h_{t-1} + z_t g(W_h x_t)` with `z_t = sigmoid(W_z x_t)`, then `out_proj(h_t)`.
+    The activation g keeps states positive (appendix B.3, version 1)."""
 
     Config = MinGRUConfig
 

@@ -2,16 +2,15 @@
 it (Beck et al., 2025, "xLSTM 7B: A Recurrent LLM for Fast and Efficient Inference")."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssp_kernels import linear_attention, stabilizer
-from ssp_runtime.mixers.base import Mixer, Positive
-from ssp_runtime.mixers.heads import head_dim, merged, split
+from ssp_runtime.mixers.base import Mixer, Positive, PositiveReal
+from ssp_runtime.mixers.heads import expanded, head_dim, merged, split
 from ssp_runtime.mixers.norms import GroupLayerNorm
 from ssp_runtime.mixers.soft_cap import soft_capped
 from ssp_runtime.run import Run
@@ -25,14 +24,14 @@ class MLSTMConfig:
 
     kind: Literal["mlstm"] = "mlstm"
     num_heads: Positive = 4
-    expand_k: Annotated[float, Field(gt=0)] = 0.5
-    gate_soft_cap: Annotated[float, Field(gt=0)] | None = 15.0
+    expand_k: PositiveReal = 0.5
+    gate_soft_cap: PositiveReal | None = 15.0
 
 
 class MLSTM(Mixer):
     """`C_t = f_t C_{t-1} + i_t k_t v_t^T`, `n_t = f_t n_{t-1} + i_t k_t`, `h_t = C_t^T q_t / max(|n_t^T q_t|, 1)`,
-    `y_t = out_proj(sigmoid(o_t) * norm(h_t))`, with `i = exp` and `f = sigmoid` of a gate for each head (equations 19
-    to 27).
+    `y_t = out_proj(sigmoid(o_t) * norm(h_t))`, with `i = exp` and `f = sigmoid` of a gate for each head (Beck et
+    al., 2024, equations 19 to 27).
 
     `recurrent_state` is C with n for its last column, both divided by exp(m); `stabilizer_state` is m. It starts at 0,
     as in the published code.
@@ -43,7 +42,7 @@ class MLSTM(Mixer):
     def __init__(self, d_model: int, config: MLSTMConfig) -> None:
         super().__init__()
         self.config = config
-        d_key = round(d_model * config.expand_k)
+        d_key = expanded(d_model, config.expand_k, "expand_k")
         keys, values = head_dim(d_key, config.num_heads), head_dim(d_model, config.num_heads)
         self.q_proj = nn.Linear(d_model, d_key, bias=False)
         self.k_proj = nn.Linear(d_model, d_key, bias=False)
@@ -60,7 +59,7 @@ class MLSTM(Mixer):
         self._initialize_gates()
 
     def _initialize_gates(self) -> None:
-        """Input gates nearly shut and forget gates nearly open, whatever the input (xLSTM 7B, section 4)."""
+        """Input gates nearly shut (xLSTM 7B, section 3.2) and forget gates nearly open, whatever the input."""
         for gate in (self.igate, self.fgate):
             nn.init.zeros_(gate.weight)
         nn.init.constant_(self.igate.bias, -10.0)

@@ -20,7 +20,7 @@ class QRNNConfig:
 
 class QRNN(Mixer):
     """`c_t = f_t c_{t-1} + (1 - f_t) z_t`, `h_t = o_t c_t`, where z = tanh, f = sigmoid, o = sigmoid of a convolution
-    over x_t and x_{t-1} (equations 1 and 4)."""
+    over x_t and x_{t-1}."""
 
     Config = QRNNConfig
 

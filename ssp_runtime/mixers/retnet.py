@@ -39,7 +39,7 @@ class RetNet(Mixer):
         d_value = config.expand_v * d_model
         keys, values = head_dim(d_model, config.num_heads), head_dim(d_value, config.num_heads)
         if keys % 2:
-            raise ValueError(f"pairs of features are turned; {keys} per head is odd: change num_heads")
+            raise ValueError(f"pairs of features are turned; {keys} per head is odd: change num_heads or d_model")
         self.q_proj = nn.Linear(d_model, d_model, bias=False)
         self.k_proj = nn.Linear(d_model, d_model, bias=False)
         self.v_proj = nn.Linear(d_model, d_value, bias=False)

@@ -1,4 +1,5 @@
-"""Rotary position embedding (Su et al., 2021, "RoFormer", equation 34)."""
+"""Rotary position embedding (Su et al., 2021, "RoFormer: Enhanced Transformer with Rotary Position Embedding",
+equation 34)."""
 
 from typing import Literal
 

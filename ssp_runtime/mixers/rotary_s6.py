@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssp_kernels import position
-from ssp_runtime.mixers.base import Coefficients, Mixer, Positive
+from ssp_runtime.mixers.base import Coefficients, Mixer, Positive, PositiveReal
 from ssp_runtime.mixers.rotary import turned
 from ssp_runtime.mixers.s6 import S6, S6Config
 from ssp_runtime.run import Run
@@ -30,7 +30,7 @@ class RotaryS6Config:
     kind: Literal["rotary_s6"] = "rotary_s6"
     ssp: S6Config = field(default_factory=S6Config)
     turned: tuple[Reader, ...] = ("B", "C")
-    base: float = 10_000.0
+    base: PositiveReal = 10_000.0
     l_train: Positive | None = None
     period: Positive | None = None
 

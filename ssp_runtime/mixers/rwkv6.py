@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssp_kernels import linear_attention, token_shift
-from ssp_runtime.mixers.base import Mixer, Positive
+from ssp_runtime.mixers.base import Mixer, Positive, PositiveReal
 from ssp_runtime.mixers.heads import head_dim, merged, split
 from ssp_runtime.mixers.norms import GroupLayerNorm
 from ssp_runtime.mixers.rwkv import Depth, log_rates, matrix_state_bonus, newest_share, silent
@@ -27,7 +27,7 @@ class RWKV6Config:
     num_heads: Positive = 4
     mix_rank: Positive = 32
     decay_rank: Positive = 64
-    group_norm_eps: float = 64e-5
+    group_norm_eps: PositiveReal = 64e-5
     depth: Depth = 0.0
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssp_kernels import delta_rule, token_shift
-from ssp_runtime.mixers.base import Mixer, Positive
+from ssp_runtime.mixers.base import Mixer, Positive, PositiveReal
 from ssp_runtime.mixers.heads import head_dim, merged, split
 from ssp_runtime.mixers.norms import GroupLayerNorm
 from ssp_runtime.mixers.rwkv import Depth, newest_share, silent
@@ -34,7 +34,7 @@ class RWKV7Config:
     rate_rank: Positive = 64
     value_rank: Positive = 32
     gate_rank: Positive = 128
-    group_norm_eps: float = 64e-5
+    group_norm_eps: PositiveReal = 64e-5
     depth: Depth = 0.0
 
 

@@ -1,4 +1,4 @@
-"""S4, the structured state space (Gu et al., 2021, "Efficiently Modeling Long Sequences with Structured State
+"""S4, the structured state space (Gu et al., 2022, "Efficiently Modeling Long Sequences with Structured State
 Spaces")."""
 
 import copy

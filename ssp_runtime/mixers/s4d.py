@@ -33,7 +33,7 @@ class S4DConfig:
 
 
 class S4D(StateSpace):
-    """The state space whose A is diagonal (section 3)."""
+    """The state space whose A is diagonal."""
 
     Config = S4DConfig
     operator: ClassVar[Recurrence] = lti_ssm

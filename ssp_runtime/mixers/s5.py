@@ -33,7 +33,7 @@ class S5Config:
 
 
 class S5(Mixer):
-    """`s_t = Abar s_{t-1} + Bbar x_t`, `y_t = 2 Re(C s_t) + D x_t`, with Abar diagonal, B and C dense (section 3.1)."""
+    """`s_t = Abar s_{t-1} + Bbar x_t`, `y_t = 2 Re(C s_t) + D x_t`, with Abar diagonal, B and C dense."""
 
     Config = S5Config
 
@@ -50,7 +50,7 @@ class S5(Mixer):
 class S5Coefficients(Coefficients):
     """Abar, Bbar and 2 C in reals, from Lambda (N, 2), B (N, D, 2), C (D, N, 2) and a step size for each mode.
 
-    B and C start normal: in the basis of HiPPO's unitary eigenvectors they are so again (section 3.2).
+    B and C start normal: in the basis of HiPPO's unitary eigenvectors they are so again.
     """
 
     def __init__(self, d_inner: int, config: S5Config) -> None:

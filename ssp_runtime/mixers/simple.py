@@ -1,5 +1,5 @@
-"""The Simple block's inside: a state space, GELU, and a gated linear unit over the features (thesis, section 4; Gu et
-al., 2022, "S4", appendix)."""
+"""The Simple block's inside: a state space, GELU, and a gated linear unit over the features (Gu et al., 2022,
+"Efficiently Modeling Long Sequences with Structured State Spaces", section 3.4 and appendix D.3.2; the thesis)."""
 
 from dataclasses import dataclass, field
 from typing import Literal

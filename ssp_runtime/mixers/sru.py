@@ -20,7 +20,7 @@ class SRUConfig:
 
 class SRU(Mixer):
     """`c_t = f_t c_{t-1} + (1 - f_t) W x_t`, `h_t = r_t tanh(c_t) + (1 - r_t) x_t`, with the forget gate f and the
-    highway gate r sigmoids of affine maps of x (equations 3 to 7)."""
+    highway gate r sigmoids of affine maps of x."""
 
     Config = SRUConfig
 

@@ -20,7 +20,7 @@ class StronglyTypedRNNConfig:
 
 class StronglyTypedRNN(Mixer):
     """`h_t = f_t h_{t-1} + (1 - f_t) W x_t` with `f_t = sigmoid(V x_t + b)`: states are averages of features of x, and
-    of no other type (section 3.2, T-RNN)."""
+    of no other type."""
 
     Config = StronglyTypedRNNConfig
 

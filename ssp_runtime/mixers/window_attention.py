@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ssp_kernels import position, window_attention
-from ssp_runtime.mixers.base import Mixer, Positive
+from ssp_runtime.mixers.base import Mixer, Positive, PositiveReal
 from ssp_runtime.mixers.heads import head_dim, merged, split
 from ssp_runtime.mixers.rotary import rotate
 from ssp_runtime.run import Run
@@ -29,7 +29,7 @@ class WindowAttentionConfig:
     window: Positive = 1024
     chunked: bool = False
     partial_rotary_factor: Annotated[float, Field(ge=0, le=1)] = 0.5
-    rotary_base: Annotated[float, Field(gt=0)] = 10_000.0
+    rotary_base: PositiveReal = 10_000.0
     bias: bool = False
 
     def __post_init__(self) -> None:

@@ -1,10 +1,10 @@
 """The table of ready-made models: what `ssp-model train` builds by name. A new one is a line here."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from ssp_runtime.errors import suggestion
 from ssp_runtime.mixers.base import MixerConfig
 from ssp_runtime.mixers.bidirectional import BidirectionalMambaConfig, WholeSimpleConfig
 from ssp_runtime.mixers.deltanet import DeltaNetConfig
@@ -153,9 +153,7 @@ def model_config(
         ValueError: there is no such architecture.
     """
     if architecture not in ARCHITECTURES:
-        close = difflib.get_close_matches(architecture, ARCHITECTURES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else f": there are {', '.join(ARCHITECTURES)}"
-        raise ValueError(f"no architecture is called {architecture!r}{hint}")
+        raise ValueError(f"no architecture is called {architecture!r}{suggestion(architecture, ARCHITECTURES)}")
     chosen = ARCHITECTURES[architecture]
     blocks = (_block(chosen, mixer, dropout) for i in range(num_layers) for mixer in chosen.layer(i, num_layers))
     return ModelConfig(

@@ -5,16 +5,16 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 
-from ssp_runtime.errors import InvalidRequest
-from ssp_runtime.mixers.base import AnyMixerConfig, Positive, Probability, first_fault
+from ssp_runtime.errors import InvalidRequest, suggestion
+from ssp_runtime.mixers.base import AnyMixerConfig, Positive, PositiveReal, Probability, validated
 
 
 @dataclass(frozen=True, kw_only=True)
 class NormConfig:
     kind: Literal["layer", "rms"] = "rms"
-    eps: float = 1e-5
+    eps: PositiveReal = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class TokenEmbeddingConfig:
 
     kind: Literal["tokens"] = "tokens"
     vocab_size: Positive
-    scale: float = 1.0
+    scale: PositiveReal = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class LanguageModelHeadConfig:
     kind: Literal["language_model"] = "language_model"
     tied: bool = True
     bias: bool = False
-    soft_cap: Annotated[float, Field(gt=0)] | None = None
+    soft_cap: PositiveReal | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class ClassificationHeadConfig:
 class ModelConfig:
     d_model: Positive
     embedding: Annotated[TokenEmbeddingConfig | NumberEmbeddingConfig, Field(discriminator="kind")]
-    layers: tuple[BlockConfig, ...]
+    layers: Annotated[tuple[BlockConfig, ...], Field(min_length=1)]
     head: Annotated[LanguageModelHeadConfig | ClassificationHeadConfig, Field(discriminator="kind")]
     # A norm of the embeddings, before the first block (RWKV).
     embedding_norm: NormConfig | None = None
@@ -103,22 +103,22 @@ def to_json(config: ModelConfig) -> dict[str, Any]:
 def from_json(data: Mapping[str, Any]) -> ModelConfig:
     """Raises `InvalidRequest` that names the field at fault."""
     try:
-        config = TypeAdapter(ModelConfig).validate_python(data)
-    except ValidationError as error:
-        raise InvalidRequest(f"the model's configuration is wrong: {first_fault(error)}") from error
+        config = validated(ModelConfig, data)
+    except ValueError as error:
+        raise InvalidRequest(f"the model's configuration is wrong: {error}") from error
     if unknown := next(_unknown_fields(data, to_json(config)), None):
-        raise InvalidRequest(f"the model's configuration is wrong: {unknown}: there is no such field")
+        raise InvalidRequest(f"the model's configuration is wrong: {unknown}")
     return config
 
 
 def _unknown_fields(given: Any, known: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
-    """Paths to what is in `given` but not in `known`, the configuration made of it."""
+    """What is in `given` but not in `known`, the configuration made of it: where, and what it may have meant."""
     if isinstance(given, Mapping):
         for name, value in given.items():
             if name in known:
                 yield from _unknown_fields(value, known[name], (*path, name))
             else:
-                yield ".".join((*path, str(name)))
+                yield f"{'.'.join((*path, str(name)))}: there is no such field{suggestion(str(name), known)}"
     elif isinstance(given, Sequence) and not isinstance(given, str):
         for i, value in enumerate(given):
             yield from _unknown_fields(value, known[i], (*path, str(i)))

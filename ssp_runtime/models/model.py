@@ -17,6 +17,8 @@ from ssp_runtime.models.config import (
     NormConfig,
     NumberEmbeddingConfig,
     TokenEmbeddingConfig,
+    from_json,
+    to_json,
 )
 from ssp_runtime.run import ParallelRun, Run
 from ssp_runtime.state import State, initial_state, prefixed
@@ -36,6 +38,7 @@ class Backbone(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        config = from_json(to_json(config))  # one made in Python was not checked before
         self.embedding = _build_embedding(config)
         self.embedding_norm = _build_norm(config.embedding_norm, config.d_model)
         self.layers = nn.ModuleList(build_block(block, config.d_model) for block in config.layers)

@@ -22,7 +22,11 @@ class LabelledData:
 def read_texts(
     paths: Sequence[Path], tokenizer: Tokenizer, heldout_fraction: float
 ) -> tuple[list[int], list[list[int]]]:
-    """The training stream, each text between its model's marks, and the held-out end of each text."""
+    """The training stream, each text between its model's marks, and the held-out end of each text.
+
+    Raises:
+        ValueError: nothing is held out.
+    """
     stream: list[int] = []
     heldout = []
     end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
@@ -31,6 +35,8 @@ def read_texts(
         cut = int(len(ids) * (1 - heldout_fraction))
         stream += ids[:cut] + end
         heldout.append(ids[cut:])
+    if not any(heldout):
+        raise ValueError(f"{heldout_fraction:.0%} of texts so short is nothing: raise --heldout-fraction")
     return stream, [ids for ids in heldout if ids]
 
 

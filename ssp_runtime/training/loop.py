@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from ssp_runtime.mixers.base import Natural
 from ssp_runtime.models.model import Model
 from ssp_runtime.training.optimizer import OptimizerConfig, build_optimizer, build_schedule, clip
 from ssp_runtime.training.tasks import Score, Task
@@ -17,10 +18,10 @@ from ssp_runtime.training.tasks import Score, Task
 class LoopConfig:
     """`checkpoint_every` and `evaluate_every` count steps; 0 means only at the end."""
 
-    steps: int = 1000
+    steps: Natural = 1000
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    checkpoint_every: int = 500
-    evaluate_every: int = 0
+    checkpoint_every: Natural = 500
+    evaluate_every: Natural = 0
     progress: bool = True
 
 
@@ -37,10 +38,11 @@ def train(model: Model, task: Task, config: LoopConfig, checkpoint: Path | None 
 
     Raises:
         FloatingPointError: the loss became NaN or infinite; the last checkpoint is from before.
+        ValueError: the checkpoint is damaged, or of another model.
     """
     run = _Run(model, task, config)
     if checkpoint is not None and checkpoint.exists():
-        run.load_state_dict(torch.load(checkpoint, weights_only=True))
+        _resume(run, checkpoint)
     started = time.monotonic()
     model.train()
     with tqdm(total=config.steps, initial=run.step, disable=not config.progress, unit="step", mininterval=1) as bar:
@@ -106,6 +108,13 @@ class _Run:
         self.schedule.load_state_dict(state["schedule"])
         self.task.load_state_dict(state["task"])
         torch.set_rng_state(state["random"])
+
+
+def _resume(run: _Run, checkpoint: Path) -> None:
+    try:
+        run.load_state_dict(torch.load(checkpoint, weights_only=True))
+    except Exception as error:  # a damaged pickle fails in as many ways as there are
+        raise ValueError(f"{checkpoint} is damaged or of another model: remove it, or change --out") from error
 
 
 def _due(step: int, every: int, last: int) -> bool:

@@ -2,27 +2,30 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from ssp_runtime.mixers.base import Coefficients
+from ssp_runtime.mixers.base import Coefficients, Natural, PositiveReal, Probability
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """`lr` is the peak rate, reached after `warmup_steps`; it falls along a cosine to `final_lr_fraction` of that."""
 
-    lr: float = 3e-3
-    ssp_lr_fraction: float = 0.1
-    weight_decay: float = 0.1
-    warmup_steps: int = 100
-    final_lr_fraction: float = 0.1
-    betas: tuple[float, float] = (0.9, 0.95)
-    clip_norm: float = 1.0
+    lr: PositiveReal = 3e-3
+    ssp_lr_fraction: Fraction = 0.1
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    warmup_steps: Natural = 100
+    final_lr_fraction: Fraction = 0.1
+    betas: tuple[Probability, Probability] = (0.9, 0.95)
+    clip_norm: PositiveReal = 1.0
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> AdamW:

@@ -10,9 +10,6 @@ from torch.utils._pytree import tree_leaves
 
 from tests.ssp_kernels.operator_cases import CASES, LARGE_CASES, Arguments, Case, Subject
 
-LINEAR_SCANS: tuple[Case, ...] = tuple(case for case in CASES if case.operator.name == "linear_scan")
-WINDOWS: tuple[Case, ...] = tuple(case for case in CASES if case.operator.name == "window_attention")
-
 
 def _subjects(cases: tuple[Case, ...]) -> pytest.MarkDecorator:
     found = [Subject(case, form) for case in cases for form in ("torch", "native") if form in case.operator.form_names]
@@ -73,7 +70,7 @@ def test_training_holds_nothing_of_length_times_states(subject: Subject) -> None
 
 
 @pytest.mark.slow
-@_subjects(LARGE_CASES + LINEAR_SCANS + WINDOWS)
+@_subjects(CASES + LARGE_CASES)
 def test_training_memory_is_linear_in_length(subject: Subject) -> None:
     subject.require()
     short, long = (_training_memory(subject, subject.arguments(1, length, torch.float32)) for length in (1024, 4096))

@@ -10,8 +10,6 @@ from ssp_runtime.models.model import LanguageModel, Model
 from ssp_runtime.training.tasks import Score, Task
 
 SYMBOLS = 8
-BLANK, ASK = SYMBOLS, SYMBOLS + 1
-VOCABULARY = SYMBOLS + 2
 NOTHING = -1
 
 
@@ -19,6 +17,7 @@ class MemoryTask(Task):
     """Draws `BATCH` fresh examples a step; scores the part of the answers that are right on 512 others."""
 
     BATCH = 64
+    vocab_size: int
 
     def __init__(self, seed: int = 0) -> None:
         self._generator = torch.Generator().manual_seed(seed)
@@ -48,39 +47,44 @@ class MemoryTask(Task):
 
 
 class DelayedCopying(MemoryTask):
-    """Every token again, `DELAY` tokens later (after Arjovsky et al., 2016, "Unitary Evolution RNNs", section 5.1)."""
+    """Every token again, `DELAY` tokens later."""
 
-    DELAY = 6
+    DELAY, LENGTH = 2, 16
+    vocab_size = SYMBOLS
 
     def examples(self, count: int) -> tuple[Tensor, Tensor]:
-        ids = self._symbols(count, 24)
+        ids = self._symbols(count, self.LENGTH)
         targets = torch.full_like(ids, NOTHING)
         targets[:, self.DELAY :] = ids[:, : -self.DELAY]
         return ids, targets
 
 
 class SelectiveCopying(MemoryTask):
-    """Three symbols among blanks, to be told in their order when asked (Gu and Dao, 2023, "Mamba", section 4.1.1)."""
+    """Some symbols among blanks, to be told in their order when asked (Gu and Dao, 2023, "Mamba", section 4.1.1)."""
 
     COUNT, LENGTH = 3, 12
+    BLANK, ASK = SYMBOLS, SYMBOLS + 1
+    vocab_size = SYMBOLS + 2
 
     def examples(self, count: int) -> tuple[Tensor, Tensor]:
         places = torch.rand(count, self.LENGTH, generator=self._generator).argsort(-1)[:, : self.COUNT].sort().values
         symbols = self._symbols(count, self.COUNT)
-        shown = torch.full((count, self.LENGTH), BLANK).scatter(1, places, symbols)
-        ids = torch.cat([shown, torch.full((count, self.COUNT), ASK)], dim=1)
+        shown = torch.full((count, self.LENGTH), self.BLANK).scatter(1, places, symbols)
+        ids = torch.cat([shown, torch.full((count, self.COUNT), self.ASK)], dim=1)
         return ids, torch.cat([torch.full_like(shown, NOTHING), symbols], dim=1)
 
 
 class AssociativeRecall(MemoryTask):
-    """Pairs of a key and a value, then keys again, whose values are wanted (Arora et al., 2023, "Zoology")."""
+    """Tokens that are a key and a value, then keys alone, whose values are wanted (after Arora et al., 2023, "Zoology",
+    where keys and values are tokens of their own)."""
 
     PAIRS = 3
+    vocab_size = SYMBOLS * SYMBOLS + SYMBOLS
 
     def examples(self, count: int) -> tuple[Tensor, Tensor]:
         keys = torch.rand(count, SYMBOLS, generator=self._generator).argsort(-1)[:, : self.PAIRS]
         values = self._symbols(count, self.PAIRS)
         order = torch.rand(count, self.PAIRS, generator=self._generator).argsort(-1)
-        pairs = torch.stack([keys, values], dim=-1).flatten(1)
-        ids = torch.cat([pairs, keys.gather(1, order)], dim=1)
-        return ids, torch.cat([torch.full_like(pairs, NOTHING), values.gather(1, order)], dim=1)
+        pairs, asked = keys * SYMBOLS + values, SYMBOLS * SYMBOLS + keys.gather(1, order)
+        targets = torch.cat([torch.full_like(pairs, NOTHING), values.gather(1, order)], dim=1)
+        return torch.cat([pairs, asked], dim=1), targets

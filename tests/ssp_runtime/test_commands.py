@@ -77,6 +77,32 @@ def test_a_dna_classifier_is_trained_from_labelled_lines(
     assert load(tmp_path / "recurrent").description.form == "recurrent"
 
 
+LONG = ("--data", "{tmp}/long.txt", "--out", "{tmp}/out", "--no-progress")
+BAD_FLAGS = {
+    "--architecture nmae": "no architecture is called 'nmae': there are mamba",
+    "--architecture mmaba": "no architecture is called 'mmaba'; did you mean 'mamba'?",
+    "--d-model 0": "d_model: Input should be greater than 0",
+    "--d-model -3": "d_model: Input should be greater than 0",
+    "--d-model 15 --architecture retnet": "15 features cannot be divided among 4 heads; change num_heads or d_model",
+    "--d-model 15 --architecture gla": "15 times 0.5 are 7.5 features; change expand_k or d_model",
+    "--d-model 12 --architecture retnet": "3 per head is odd: change num_heads or d_model",
+    "--num-layers 0": "num_layers: Input should be greater than 0",
+    "--dropout -0.5": "dropout: Input should be greater than or equal to 0",
+    "--dropout nan": "dropout: Input should be less than 1",
+    "--batch-size 0": "batch_size: Input should be greater than 0",
+    "--sequence-length 0": "sequence_length: Input should be greater than 0",
+    "--threads 0": "threads: Input should be greater than 0",
+    "--seed -1": "seed: Input should be greater than or equal to 0",
+    "--steps -1": "steps: Input should be greater than or equal to 0",
+    "--lr nan": "lr: Input should be a finite number",
+    "--lr -1": "lr: Input should be greater than 0",
+    "--betas 1 0.9": "betas.0: Input should be less than 1",
+    "--clip-norm 0": "clip_norm: Input should be greater than 0",
+    "--heldout-fraction 0": "raise --heldout-fraction",
+    "--heldout-fraction 2": "heldout_fraction: Input should be less than 1",
+}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -89,6 +115,10 @@ def test_a_dna_classifier_is_trained_from_labelled_lines(
             ("train", "--data", "{tmp}/long.txt", "--out", "{tmp}/out", "--architecture", "bidirectional-mamba"),
             "only classify",
         ),
+        *((("train", *LONG, *flags.split()), message) for flags, message in BAD_FLAGS.items()),
+        (("train", "--data", "{tmp}/long.txt", "--out", "{tmp}/cut", *SMALL), "checkpoint.pt is damaged or of another"),
+        (("verify", "{tmp}/nowhere", "--text", "{tmp}/long.txt", "--piece", "0"), "--piece at least 1"),
+        (("verify", "{tmp}/nowhere", "--text", "{tmp}/long.txt", "--tokens", "-5"), "--tokens is at least 2"),
     ],
 )
 def test_what_cannot_be_done_is_one_clear_line(
@@ -101,10 +131,35 @@ def test_what_cannot_be_done_is_one_clear_line(
     (tmp_path / "latin1.txt").write_bytes(b"caf\xe9" * 9)
     (tmp_path / "short.txt").write_text("short")
     (tmp_path / "long.txt").write_text("long enough " * 1000)
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "checkpoint.pt").write_bytes(b"PK")
     with pytest.raises(SystemExit) as stopped:
         run(monkeypatch, *(argument.format(tmp=tmp_path) for argument in arguments))
     assert stopped.value.code == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert message in error
+    assert error.count("\n") == 1
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("flags", ["--d-modle 16", "--d-model wide", "--task guessing"])
+def test_what_is_no_flag_or_no_value_is_said_without_a_traceback(
+    flags: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, "train", *LONG, *flags.split())
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert flags.split(maxsplit=1)[0] in error
+    assert "Traceback" not in error
+
+
+def test_a_checkpoint_of_another_shape_is_refused(
+    book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("train", "--data", book, "--out", tmp_path / "out", *SMALL)
+    run(monkeypatch, *arguments)
+    with pytest.raises(SystemExit):
+        run(monkeypatch, *arguments, "--d-model", "8")
+    assert "is damaged or of another model: remove it, or change --out" in capsys.readouterr().err

@@ -11,7 +11,6 @@ from ssp_runtime.training.optimizer import OptimizerConfig
 from tests.ssp_runtime.laws import folded_step
 from tests.ssp_runtime.memory_tasks import (
     NOTHING,
-    VOCABULARY,
     AssociativeRecall,
     DelayedCopying,
     MemoryTask,
@@ -20,12 +19,12 @@ from tests.ssp_runtime.memory_tasks import (
 
 # Those whose recurrence is the same at every token; all others choose what they keep.
 TIME_INVARIANT = {"mamba-s4d", "simple-s4d", "s4", "simple-s4", "dss", "lru", "s5", "gss", "mega-ema"}
-# Those that write associations of keys and values.
+# Those whose state is a matrix, written by keys and values.
 ASSOCIATIVE = {
     *("mamba2", "gla", "hgrn2", "linear-attention", "retnet", "deltanet", "gated-deltanet", "kda"),
-    *("rwkv5", "rwkv6", "rwkv7", "xlstm", "xlstm-7-1", "griffin"),
+    *("rwkv5", "rwkv6", "rwkv7", "xlstm", "xlstm-7-1"),
 }
-BAR = 0.9  # chance is 1/8
+BAR = 0.8  # chance is 1/8
 
 NAMES = [name for name in ARCHITECTURES if not name.startswith("bidirectional")]
 
@@ -40,9 +39,9 @@ def task_of(name: str) -> MemoryTask:
 @pytest.mark.parametrize("name", NAMES)
 def test_it_learns_to_remember(name: str) -> None:
     torch.manual_seed(0)
-    model = LanguageModel(model_config(name, d_model=64, num_layers=2, dropout=0.0, vocab_size=VOCABULARY))
     task = task_of(name)
-    optimizer = OptimizerConfig(lr=3e-3, warmup_steps=20)
+    model = LanguageModel(model_config(name, d_model=32, num_layers=2, dropout=0.0, vocab_size=task.vocab_size))
+    optimizer = OptimizerConfig(lr=5e-3, warmup_steps=20)
     report = train(model, task, LoopConfig(steps=400, optimizer=optimizer, progress=False))
     assert report.score.value > BAR
     _assert_steps_answer_the_same(model, task)

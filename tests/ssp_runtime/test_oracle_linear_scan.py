@@ -144,7 +144,7 @@ def test_mega_pytorch(form: str) -> None:
 
 
 def _mingru(p: Parameters, x_LD: Tensor) -> list[Tensor]:
-    """Section 3.1 with the activation of appendix B.3."""
+    """The paper's equations, with its positive activation."""
     (W_h, W_z), (b_h, b_z) = p["in_proj.weight"].chunk(2), p["in_proj.bias"].chunk(2)
     h, outputs = torch.zeros(len(W_h)).double(), []
     for x in x_LD:
@@ -180,7 +180,7 @@ def _qrnn(p: Parameters, x_LD: Tensor) -> list[Tensor]:
 
 
 def _strongly_typed_rnn(p: Parameters, x_LD: Tensor) -> list[Tensor]:
-    """T-RNN of section 3.2."""
+    """The paper's T-RNN."""
     h, outputs = torch.zeros_like(x_LD[0]), []
     for x in x_LD:
         f = torch.sigmoid(p["forget_proj.weight"] @ x + p["forget_proj.bias"])

@@ -222,6 +222,16 @@ def test_a_tensor_of_another_shape_is_named(checkpoint: Checkpoint) -> None:
         load_thesis({**tensors, "decoder.bias": torch.zeros(6)}, meta)
     with pytest.raises(ArtifactError, match=r"layers\.0\.mixer\.ssp\.D: \(32,\) is given, \(16,\) is wanted"):
         load_thesis({**tensors, "layers.0.s4fft.fftconv.D": torch.zeros(2, 16, 1)}, meta)
+    oracle = oracles.entry("thesis", "mamba_s4d_placebo_tok")
+    flat = {"layers.0.mixer.s4fft.fftconv.k1.B": torch.zeros(0, 0)}
+    with pytest.raises(ArtifactError, match=r"shapes of the tensors in layers\.0\. do not go together"):
+        load_thesis({**oracle["state_dict_before"], **flat}, oracle["meta"])
+
+
+def test_a_tensor_with_nan_is_named(checkpoint: Checkpoint) -> None:
+    tensors, meta = checkpoint
+    with pytest.raises(ArtifactError, match=r"decoder\.bias holds NaN"):
+        load_thesis({**tensors, "decoder.bias": torch.full((5,), torch.nan)}, meta)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The delta rule with decay: a matrix of keys and values in which a token replaces what its key held before (Schlag et
 al., 2021, "Linear Transformers Are Secretly Fast Weight Programmers", section 4.2; its general form, a diagonal plus a
-rank-one matrix for transition, as in Peng et al., 2025, "RWKV-7 Goose")."""
+rank-one matrix for transition, as in Peng et al., 2025, "RWKV-7 'Goose' with Expressive Dynamic State
+Evolution")."""
 
 from typing import Protocol
 

@@ -1,4 +1,4 @@
-"""A linear time-invariant state space per feature whose matrix is diagonal plus rank one (Gu et al., 2021, "Efficiently
+"""A linear time-invariant state space per feature whose matrix is diagonal plus rank one (Gu et al., 2022, "Efficiently
 Modeling Long Sequences with Structured State Spaces", S4; the recurrence is that of their appendix C.2)."""
 
 from typing import Protocol

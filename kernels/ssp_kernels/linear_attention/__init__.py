@@ -1,5 +1,5 @@
 """Linear attention with decay: a matrix of outer products of keys and values, read by queries (Katharopoulos et al.,
-2020, "Transformers are RNNs"; decays as in Yang et al., 2023, "Gated Linear Attention", equation 4)."""
+2020, "Transformers are RNNs"; decays as in Yang et al., 2023, "Gated Linear Attention", equation 3)."""
 
 from typing import Protocol
 
@@ -50,7 +50,7 @@ def forward(
     """`S_t = diag(exp(log_decay_t)) S_{t-1} + k_t v_t^T`, `y_t = S_t^T q_t` from a given state, each head by itself.
 
     With a bonus the newest token is read before it is decayed, and weighted: `y_t = (S_{t-1} + diag(bonus) k_t v_t^T)^T
-    q_t` (Peng et al., 2024, "Eagle and Finch: RWKV", equation 16).
+    q_t` (Peng et al., 2024, "Eagle and Finch: RWKV with Matrix-Valued States and Dynamic Recurrence", equations 8, 9).
 
     Args:
         q_BLHK, k_BLHK, v_BLHV: queries, keys (B, L, H, K) and values (B, L, H, V), finite everywhere; L may be 0.

@@ -1,4 +1,5 @@
-"""A linear time-invariant state space per feature, diagonal and complex (Gu et al., 2022, "S4D", section 3)."""
+"""A linear time-invariant state space per feature, diagonal and complex (Gu et al., 2022, "On the Parameterization and
+Initialization of Diagonal State Space Models", S4D)."""
 
 from typing import Protocol
 

@@ -13,6 +13,7 @@ from ssp_runtime.formats.thesis.options import SELECTIVE, class_of, direction_of
 from ssp_runtime.formats.thesis.s6 import s6
 from ssp_runtime.formats.thesis.tensors import Layer, divided, under
 from ssp_runtime.formats.thesis.time_invariant import time_invariant
+from ssp_runtime.formats.weights import fitting
 from ssp_runtime.models.config import (
     BlockConfig,
     ClassificationHeadConfig,
@@ -105,6 +106,8 @@ def _weights(state_dict: Mapping[str, Tensor], layers: Sequence[Layer], head: st
             ours |= under(f"{block}mixer.", layer.tensors(mixer | classic))
         except KeyError as error:
             raise ArtifactError(f"the checkpoint lacks {error} in {theirs}") from error
+        except (IndexError, RuntimeError) as error:
+            raise ArtifactError(f"the shapes of the tensors in {theirs} do not go together: {error}") from error
     return ours | rest
 
 
@@ -115,7 +118,5 @@ def _assign(model: Model, weights: Mapping[str, Tensor]) -> None:
     if extra := sorted(weights.keys() - own.keys()):
         raise ArtifactError(f"the checkpoint holds a tensor of {extra[0]}, which such a model does not have")
     for name, parameter in own.items():
-        if weights[name].shape != parameter.shape:
-            raise ArtifactError(f"{name}: {tuple(weights[name].shape)} is given, {tuple(parameter.shape)} is wanted")
         with torch.no_grad():
-            parameter.copy_(weights[name])
+            parameter.copy_(fitting(name, weights[name], parameter))

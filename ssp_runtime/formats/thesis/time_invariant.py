@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssp_runtime.errors import ArtifactError
 from ssp_runtime.formats.thesis.tensors import Layer, Tensors, branches, divided, under
+from ssp_runtime.formats.weights import fitting
 from ssp_runtime.mixers.base import MixerConfig
 from ssp_runtime.mixers.bidirectional import BidirectionalConfig, TwoSidedConfig
 from ssp_runtime.mixers.s4 import S4Coefficients, S4Config, recovered_C
@@ -60,7 +61,9 @@ def _coefficients(kernel: Tensors) -> dict[str, Tensor]:
     if "l_kernel" in ours:  # of DPLR
         l_kernel, (features, modes) = int(ours.pop("l_kernel")), ours["A_real"].shape
         coefficients = S4Coefficients(features, S4Config(d_state=2 * modes))
-        coefficients.load_state_dict(ours, strict=False)
+        with torch.no_grad():
+            for name, parameter in coefficients.named_parameters():
+                parameter.copy_(fitting(name, ours[name], parameter))
         ours["C"] = recovered_C(coefficients, l_kernel)
     return ours
 
