@@ -14,9 +14,10 @@ NOTHING = -1
 
 
 class MemoryTask(Task):
-    """Draws `BATCH` fresh examples a step; scores the part of the answers that are right on 512 others."""
+    """Draws `BATCH` fresh examples a step; scores the part of the answers that are right on 512 others. `STEPS` at the
+    rate `LR` do for a small model to learn it."""
 
-    BATCH = 64
+    BATCH, STEPS, LR = 64, 400, 5e-3
     vocab_size: int
 
     def __init__(self, seed: int = 0) -> None:
@@ -49,6 +50,7 @@ class MemoryTask(Task):
 class DelayedCopying(MemoryTask):
     """Every token again, `DELAY` tokens later."""
 
+    STEPS, LR = 250, 1e-2
     DELAY, LENGTH = 2, 16
     vocab_size = SYMBOLS
 
@@ -62,6 +64,7 @@ class DelayedCopying(MemoryTask):
 class SelectiveCopying(MemoryTask):
     """Some symbols among blanks, to be told in their order when asked (Gu and Dao, 2023, "Mamba", section 4.1.1)."""
 
+    STEPS = 600
     COUNT, LENGTH = 3, 12
     BLANK, ASK = SYMBOLS, SYMBOLS + 1
     vocab_size = SYMBOLS + 2

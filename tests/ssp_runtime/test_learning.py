@@ -41,8 +41,8 @@ def test_it_learns_to_remember(name: str) -> None:
     torch.manual_seed(0)
     task = task_of(name)
     model = LanguageModel(model_config(name, d_model=32, num_layers=2, dropout=0.0, vocab_size=task.vocab_size))
-    optimizer = OptimizerConfig(lr=5e-3, warmup_steps=20)
-    report = train(model, task, LoopConfig(steps=400, optimizer=optimizer, progress=False))
+    optimizer = OptimizerConfig(lr=task.LR, warmup_steps=20)
+    report = train(model, task, LoopConfig(steps=task.STEPS, optimizer=optimizer, progress=False))
     assert report.score.value > BAR
     _assert_steps_answer_the_same(model, task)
 
