@@ -5,7 +5,8 @@ SSPError
 ├── ArtifactError (ValueError)      a model folder that cannot be loaded, or is not what it claims
 ├── NotFound (LookupError)
 │   ├── UnknownModel
-│   └── UnknownSession
+│   ├── UnknownSession
+│   └── UnknownCheckpoint
 ├── Conflict
 │   ├── PositionMismatch            the session stands elsewhere than the caller expected
 │   └── SessionBusy                 another call on it is under way
@@ -38,6 +39,10 @@ class UnknownModel(NotFound):
 
 
 class UnknownSession(NotFound):
+    pass
+
+
+class UnknownCheckpoint(NotFound):
     pass
 
 

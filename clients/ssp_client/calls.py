@@ -162,6 +162,55 @@ def append(
     )
 
 
+def fork(*, session_id: str, routing_key: str, expected_position: int | None, request_id: str) -> Call[SessionInfo]:
+    """Another session that stands where this one does; without `request_id` the call gets a fresh one."""
+    return _call(
+        "/ssp.v1.Sessions/Fork",
+        sessions_pb2.ForkRequest(
+            session_id=session_id,
+            routing_key=routing_key,
+            expected_position=expected_position,
+            request_id=request_id or new_request_id(),
+        ),
+        sessions_pb2.ForkResponse,
+        lambda response: wire.session_from_proto(response.session),
+        _routing_key(session_id),
+    )
+
+
+def checkpoint(name: str, *, session_id: str, expected_position: int | None) -> Call[SessionStatus]:
+    """Keeps a session's state under a name."""
+    return _call(
+        "/ssp.v1.Sessions/Checkpoint",
+        sessions_pb2.CheckpointRequest(session_id=session_id, name=name, expected_position=expected_position),
+        sessions_pb2.CheckpointResponse,
+        lambda response: wire.status_from_proto(response.session),
+        _routing_key(session_id),
+    )
+
+
+def rewind(name: str, *, session_id: str, expected_position: int | None) -> Call[SessionStatus]:
+    """Puts a session back to a checkpoint."""
+    return _call(
+        "/ssp.v1.Sessions/Rewind",
+        sessions_pb2.RewindRequest(session_id=session_id, name=name, expected_position=expected_position),
+        sessions_pb2.RewindResponse,
+        lambda response: wire.status_from_proto(response.session),
+        _routing_key(session_id),
+    )
+
+
+def drop_checkpoint(name: str, *, session_id: str) -> Call[None]:
+    """Frees a checkpoint."""
+    return _call(
+        "/ssp.v1.Sessions/DropCheckpoint",
+        sessions_pb2.DropCheckpointRequest(session_id=session_id, name=name),
+        sessions_pb2.DropCheckpointResponse,
+        lambda _: None,
+        _routing_key(session_id),
+    )
+
+
 def get_session(session_id: str) -> Call[SessionInfo]:
     """Where a session stands."""
     return _call(

@@ -22,6 +22,7 @@ _RETRIED = (
     {"service": "ssp.v1.Generation", "method": "Generate"},
     {"service": "ssp.v1.Sessions", "method": "OpenSession"},
     {"service": "ssp.v1.Sessions", "method": "Append"},
+    {"service": "ssp.v1.Sessions", "method": "Fork"},
     {"service": "ssp.v1.Sessions", "method": "GetSession"},
     {"service": "ssp.v1.Sessions", "method": "ListSessions"},
 )

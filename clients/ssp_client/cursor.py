@@ -7,7 +7,15 @@ from typing import TypeAlias
 from ssp_client import calls
 from ssp_client.calls import Call
 from ssp_client.errors import OUTCOME_UNKNOWN, SSPError
-from ssp_client.types import GenerateChunk, SamplingParams, SequenceLike, SessionStatus, StreamOptions, Usage
+from ssp_client.types import (
+    GenerateChunk,
+    SamplingParams,
+    SequenceLike,
+    SessionInfo,
+    SessionStatus,
+    StreamOptions,
+    Usage,
+)
 
 AppendAnswer: TypeAlias = tuple[SessionStatus, Usage]
 
@@ -66,6 +74,25 @@ class Cursor:
             request_id=request_id,
             stream_options=stream_options,
         )
+
+    def fork(self, routing_key: str, expected_position: int | None, request_id: str) -> Call[SessionInfo]:
+        """The next Fork."""
+        expected = self._expected(expected_position)
+        return calls.fork(
+            session_id=self.session_id, routing_key=routing_key, expected_position=expected, request_id=request_id
+        )
+
+    def forked(self, info: SessionInfo) -> Cursor:
+        """Follows the session that a Fork made."""
+        return Cursor(info.session_id, check_position=self._check_position, status=info.status)
+
+    def checkpoint(self, name: str, expected_position: int | None) -> Call[SessionStatus]:
+        """The next Checkpoint."""
+        return calls.checkpoint(name, session_id=self.session_id, expected_position=self._expected(expected_position))
+
+    def rewind(self, name: str, expected_position: int | None) -> Call[SessionStatus]:
+        """The next Rewind."""
+        return calls.rewind(name, session_id=self.session_id, expected_position=self._expected(expected_position))
 
     def _expected(self, explicit: int | None) -> int | None:
         return explicit if explicit is not None or not self._check_position else self.position

@@ -147,6 +147,15 @@ class SessionStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SessionCheckpoint:
+    """A state that a session had, and can be rewound to."""
+
+    name: str
+    # Tokens that it had taken in or generated.
+    position: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class SessionInfo:
     """What the server knows of one session. Times are in UTC."""
 
@@ -159,6 +168,8 @@ class SessionInfo:
     state_bytes: int
     # A call on it is under way.
     busy: bool
+    # Where it can be rewound to.
+    checkpoints: tuple[SessionCheckpoint, ...] = ()
 
     @property
     def session_id(self) -> str:

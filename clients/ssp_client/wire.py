@@ -19,6 +19,7 @@ from ssp_client.types import (
     Prediction,
     SamplingParams,
     SequenceLike,
+    SessionCheckpoint,
     SessionInfo,
     SessionStatus,
     StreamOptions,
@@ -188,6 +189,7 @@ def session_from_proto(message: sessions_pb2.Session) -> SessionInfo:
         tier=_TIERS.get(message.tier, Tier.UNSPECIFIED),
         state_bytes=message.state_bytes,
         busy=message.busy,
+        checkpoints=tuple(SessionCheckpoint(name=kept.name, position=kept.position) for kept in message.checkpoints),
     )
 
 

@@ -17,6 +17,7 @@ from ssp_runtime.errors import (
     PositionMismatch,
     SessionBusy,
     SSPError,
+    UnknownCheckpoint,
     UnknownModel,
     UnknownSession,
 )
@@ -28,6 +29,7 @@ _TABLE: tuple[tuple[type[SSPError], StatusCode, str], ...] = (
     (InvalidRequest, StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
     (UnknownModel, StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"),
     (UnknownSession, StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"),
+    (UnknownCheckpoint, StatusCode.NOT_FOUND, "CHECKPOINT_NOT_FOUND"),
     (NotFound, StatusCode.NOT_FOUND, "NOT_FOUND"),
     (PositionMismatch, StatusCode.ABORTED, "POSITION_MISMATCH"),
     (SessionBusy, StatusCode.ABORTED, "SESSION_BUSY"),

@@ -186,7 +186,7 @@ class Gauges(Collector):
 
     def _session_gauges(self) -> list[Metric]:
         count = _gauge("sessions", "Open sessions", "tier", "status")
-        size = _gauge("state_bytes", "Bytes of state of open sessions", "tier")
+        size = _gauge("state_bytes", "Bytes of states of open sessions and their checkpoints", "tier")
         census = self._sessions.census()
         for tier in ("device", "host"):
             size.add_metric([tier], sum(census.state_bytes[tier, status] for status in ("busy", "idle")))

@@ -88,6 +88,10 @@ def session_info(session: Session, generator: Generator) -> sessions_pb2.Session
         tier=sessions_pb2.TIER_DEVICE if on_device else sessions_pb2.TIER_HOST,
         state_bytes=generator.state_bytes,
         busy=sequence.call is not None,
+        checkpoints=[
+            sessions_pb2.SessionCheckpoint(name=name, position=kept.position)
+            for name, kept in list(session.checkpoints.items())
+        ],
     )
 
 

@@ -107,6 +107,15 @@ class Engine:
         call.cancel()
         self.wake()
 
+    def copy_state(self, source: Sequence, target: Sequence) -> None:
+        """Gives one idle sequence the state of another, before any call that is submitted on either later.
+
+        A spilled state is shared, not copied: nothing ever writes to it.
+        """
+        assert source.call is None
+        assert target.call is None
+        self._post(lambda: self._copy_state(source, target))
+
     def discard(self, sequence: Sequence) -> None:
         """Frees what a sequence holds; a call under way on it is cancelled."""
         self._post(lambda: self._discard(sequence))
@@ -357,6 +366,11 @@ class Engine:
     def _put(self, call: Call, progress: Progress) -> None:
         call.put(progress)
         self._news.append(call)
+
+    def _copy_state(self, source: Sequence, target: Sequence) -> None:
+        row = self._pool.copied(source) if source in self._pool else source.spilled
+        self._release(target)
+        target.spilled = row
 
     def _discard(self, sequence: Sequence) -> None:
         sequence.kept = False

@@ -81,5 +81,10 @@ class Generator:
             raise Exhausted(f"{self.engine.num_waiting} calls wait for a slot already; try again later")
         self.engine.submit(call)
 
+    def copy(self, source: Sequence, target: Sequence) -> None:
+        """Makes an idle sequence stand where another idle one does; that takes as long at every position."""
+        target.become(source)
+        self.engine.copy_state(source, target)
+
     def discard(self, sequence: Sequence) -> None:
         self.engine.discard(sequence)

@@ -1,5 +1,6 @@
 """A sequence that the engine computes on, and a call on it."""
 
+import copy
 import threading
 import time
 from collections import deque
@@ -60,6 +61,13 @@ class Sequence:
     def position(self) -> int:
         """Tokens taken in or generated. While a prompt is folded, what was pending is among the tokens to fold."""
         return max(self.folded + (self.pending is not None), self.committed_position)
+
+    def become(self, other: "Sequence") -> None:
+        """Stands from now on where the other, idle one does; `Engine.copy_state` brings the state."""
+        self.folded, self.pending, self.broken = other.folded, other.pending, other.broken
+        self.recent, self.detokenizer = other.recent.copy(), copy.deepcopy(other.detokenizer)
+        self.committed_position = other.committed_position
+        self.last_call = None
 
     @property
     def at_work(self) -> bool:

@@ -112,9 +112,13 @@ class StatePool:
         del self._slots[owner]
         self._rows[last].copy_(self._initial[0])
 
+    def copied(self, owner: Hashable) -> Tensor:
+        """The owner's row, in host memory."""
+        return self._rows[self._slots[owner]].to("cpu", copy=True)
+
     def spill(self, owner: Hashable) -> Tensor:
         """Takes the owner's row out to host memory and frees its slot."""
-        row = self._rows[self._slots[owner]].to("cpu", copy=True)
+        row = self.copied(owner)
         self.release(owner)
         return row
 

@@ -9,9 +9,16 @@ from dataclasses import dataclass, field, replace
 from ssp_runtime.engine.engine import StateCorrupt
 from ssp_runtime.engine.generator import Generator
 from ssp_runtime.engine.sampling_params import SamplingParams
-from ssp_runtime.engine.sequence import Call
-from ssp_runtime.errors import Exhausted, InvalidRequest, PositionMismatch, SessionBusy, UnknownSession
-from ssp_runtime.sessions.session import Session, check_id, new_id
+from ssp_runtime.engine.sequence import Call, Sequence
+from ssp_runtime.errors import (
+    Exhausted,
+    InvalidRequest,
+    PositionMismatch,
+    SessionBusy,
+    UnknownCheckpoint,
+    UnknownSession,
+)
+from ssp_runtime.sessions.session import Session, check_checkpoint_name, check_id, new_id
 
 MAX_REQUEST_ID = 128
 _REMEMBERED_OPENS = 10_000
@@ -28,7 +35,8 @@ class SessionLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class Census:
-    """Open sessions and the bytes of their states, by tier ("device", "host") and status ("busy", "idle")."""
+    """Open sessions and the bytes of their states and checkpoints, by tier ("device", "host") and status ("busy",
+    "idle")."""
 
     sessions: Counter[tuple[str, str]] = field(default_factory=Counter)
     state_bytes: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -54,22 +62,71 @@ class SessionManager:
         """
         check_request_id(request_id)
         with self._lock:
-            known = self._sessions.get(self._opened.get((generator.name, request_id), "")) if request_id else None
+            known = self._known(generator, request_id)
             if known is not None:
                 return known
-            self._check_room(generator)
-            session = Session(
-                id=new_id(routing_key),
-                number=self._num_opened + 1,
-                model=generator.name,
-                sequence=generator.new_sequence(kept=True),
-            )
-            self._num_opened += 1
-            self._sessions[session.id] = session
-            self._generators[session.id] = generator
-            self._state_bytes += generator.state_bytes
-            self._remember(generator.name, request_id, session.id)
-            return session
+            return self._admit(generator, routing_key, request_id, generator.new_sequence(kept=True))
+
+    def fork(
+        self, session: Session, *, routing_key: str = "", request_id: str = "", expected_position: int | None = None
+    ) -> Session:
+        """Another session that stands where this one does, and goes its own way from there. Checkpoints stay behind.
+
+        Raises:
+            SessionBusy, PositionMismatch, Exhausted, StateCorrupt: nothing was done.
+        """
+        check_request_id(request_id)
+        generator = self.generator(session)
+        with self._lock:
+            known = self._known(generator, request_id)
+            if known is not None:
+                return known
+            _check_idle(session)
+            _check_standing(session, expected_position)
+            forked = self._admit(generator, routing_key, request_id, generator.new_sequence(kept=True))
+            generator.copy(session.sequence, forked.sequence)
+            return forked
+
+    def checkpoint(self, session: Session, name: str, expected_position: int | None = None) -> None:
+        """Keeps the state that the session has now under a name, in place of an older one of that name.
+
+        Raises:
+            SessionBusy, PositionMismatch, Exhausted, StateCorrupt: nothing was done.
+        """
+        check_checkpoint_name(name)
+        generator = self.generator(session)
+        with self._lock:
+            _check_idle(session)
+            _check_standing(session, expected_position)
+            kept = session.checkpoints.get(name)
+            if kept is None:
+                self._check_room_for_state(generator)
+                self._state_bytes += generator.state_bytes
+                kept = session.checkpoints[name] = generator.new_sequence(kept=True)
+            generator.copy(session.sequence, kept)
+
+    def rewind(self, session: Session, name: str, expected_position: int | None = None) -> None:
+        """Puts the session back to a checkpoint, which stays. What was computed since and not delivered is dropped.
+
+        Raises:
+            UnknownCheckpoint, SessionBusy, PositionMismatch: nothing was done.
+        """
+        generator = self.generator(session)
+        with self._lock:
+            kept = _checkpoint(session, name)
+            _check_idle(session)
+            _check_position(session, expected_position)
+            generator.copy(kept, session.sequence)
+            session.sequence.version += 1
+
+    def drop_checkpoint(self, session: Session, name: str) -> None:
+        """Raises `UnknownCheckpoint` if there is none."""
+        generator = self.generator(session)
+        with self._lock:
+            kept = _checkpoint(session, name)
+            del session.checkpoints[name]
+            self._state_bytes -= generator.state_bytes
+        generator.discard(kept)
 
     def get(self, session_id: str) -> Session:
         check_id(session_id)
@@ -105,6 +162,7 @@ class SessionManager:
             status = "busy" if session.sequence.call is not None else "idle"
             census.sessions[tier, status] += 1
             census.state_bytes[tier, status] += generator.state_bytes
+            census.state_bytes["host", "idle"] += generator.state_bytes * len(session.checkpoints)
         return census
 
     def close(self, session_id: str) -> Session:
@@ -115,8 +173,9 @@ class SessionManager:
             if self._sessions.pop(session.id, None) is None:
                 raise UnknownSession("the session was closed")
             del self._generators[session.id]
-            self._state_bytes -= generator.state_bytes
-        generator.discard(session.sequence)
+            self._state_bytes -= generator.state_bytes * (1 + len(session.checkpoints))
+        for sequence in (session.sequence, *session.checkpoints.values()):
+            generator.discard(sequence)
         return session
 
     def start(
@@ -139,9 +198,8 @@ class SessionManager:
         generator = self.generator(session)
         sequence = session.sequence
         with self._lock:
+            _check_idle(session)
             last_id, last = sequence.last_call or ("", None)
-            if last is not None and last.finish_reason is None:
-                raise SessionBusy("another call on this session is under way; wait for it, or close the session")
             if last is not None and request_id and request_id == last_id:
                 call = last.repeated()
             else:
@@ -154,11 +212,27 @@ class SessionManager:
             sequence.last_call = (request_id, call)  # a call that was refused never was
         return call
 
-    def _check_room(self, generator: Generator) -> None:
+    def _known(self, generator: Generator, request_id: str) -> Session | None:
+        """The session that a call of that name made before."""
+        return self._sessions.get(self._opened.get((generator.name, request_id), "")) if request_id else None
+
+    def _admit(self, generator: Generator, routing_key: str, request_id: str, sequence: Sequence) -> Session:
         if len(self._sessions) >= self._limits.max_sessions:
             raise Exhausted(f"{len(self._sessions)} sessions are open, as many as allowed; close some", retry_after=5)
+        self._check_room_for_state(generator)
+        number = self._num_opened + 1
+        session = Session(id=new_id(routing_key), number=number, model=generator.name, sequence=sequence)
+        self._num_opened = number
+        self._sessions[session.id] = session
+        self._generators[session.id] = generator
+        self._state_bytes += generator.state_bytes
+        self._remember(generator.name, request_id, session.id)
+        return session
+
+    def _check_room_for_state(self, generator: Generator) -> None:
         if self._state_bytes + generator.state_bytes > self._limits.max_state_bytes:
-            raise Exhausted("the sessions' states fill the memory they may take; close some", retry_after=5)
+            message = "the states of sessions and checkpoints fill the memory they may take; close some"
+            raise Exhausted(message, retry_after=5)
 
     def _remember(self, model: str, request_id: str, session_id: str) -> None:
         if request_id:
@@ -172,9 +246,26 @@ def check_request_id(request_id: str) -> None:
         raise InvalidRequest(f"request_id must have at most {MAX_REQUEST_ID} characters, not {len(request_id)}")
 
 
+def _checkpoint(session: Session, name: str) -> Sequence:
+    if name not in session.checkpoints:
+        there = ", ".join(session.checkpoints) or "none"
+        raise UnknownCheckpoint(f"the session has no checkpoint {name!r}; there are: {there}")
+    return session.checkpoints[name]
+
+
+def _check_idle(session: Session) -> None:
+    _, last = session.sequence.last_call or ("", None)
+    if last is not None and last.finish_reason is None:
+        raise SessionBusy("another call on this session is under way; wait for it, or close the session")
+
+
 def _check_standing(session: Session, expected: int | None) -> None:
     if session.sequence.broken:
-        raise StateCorrupt("the state of this session is lost; close it and open another")
+        raise StateCorrupt("the state of this session is lost; rewind it to a checkpoint, or close it")
+    _check_position(session, expected)
+
+
+def _check_position(session: Session, expected: int | None) -> None:
     position = session.sequence.position
     if expected is not None and expected != position:
         raise PositionMismatch(f"the session stands at position {position}, not at {expected}; GetSession tells where")

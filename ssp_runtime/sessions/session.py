@@ -9,17 +9,19 @@ from ssp_runtime.engine.sequence import Sequence
 from ssp_runtime.errors import InvalidRequest
 
 _ROUTING_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_CHECKPOINT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}\.[0-9a-f]{32}")
 
 
 @dataclass(eq=False, kw_only=True)
 class Session:
-    """`number` grows with every session that is opened."""
+    """`number` grows with every session that is opened. Checkpoints are sequences that nobody calls."""
 
     id: str
     number: int
     model: str
     sequence: Sequence
+    checkpoints: dict[str, Sequence] = field(default_factory=dict)
     created: float = field(default_factory=time.time)
 
 
@@ -28,6 +30,12 @@ def new_id(routing_key: str) -> str:
     if routing_key and not _ROUTING_KEY.fullmatch(routing_key):
         raise InvalidRequest("routing_key must be 1 to 64 letters, digits, '-' or '_'")
     return f"{routing_key or secrets.token_hex(4)}.{secrets.token_hex(16)}"
+
+
+def check_checkpoint_name(name: str) -> None:
+    """Raises `InvalidRequest` for a malformed one."""
+    if not _CHECKPOINT.fullmatch(name):
+        raise InvalidRequest("the name of a checkpoint must be 1 to 64 letters, digits, '.', '-' or '_'")
 
 
 def check_id(session_id: str) -> None:

@@ -40,7 +40,16 @@ def test_sessions(run: Run, greedy: Greedy) -> None:
     greedy.check([token for chunk in chunks for token in json.loads(chunk)["token_ids"]], [0, *b"Once"])
     assert json.loads(run("sessions", "get", session_id))["position"] == 5 + 9
     assert session_id in run("sessions", "list")
-    run("sessions", "close", session_id)
+    run("sessions", "checkpoint", session_id, "here")
+    fork = run("sessions", "fork", session_id, "--routing-key", "cli").strip()
+    run("sessions", "append", fork, "!")
+    run("sessions", "append", session_id, "abc")
+    run("sessions", "rewind", session_id, "here")
+    places = [json.loads(run("sessions", "get", each)) for each in (session_id, fork)]
+    assert [place["position"] for place in places] == [14, 15]
+    assert places[0]["checkpoints"] == [{"name": "here", "position": 14}]
+    run("sessions", "checkpoint", session_id, "here", "--drop")
+    run("sessions", "close", session_id, fork)
     assert session_id not in run("sessions", "list")
 
 

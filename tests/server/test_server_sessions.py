@@ -36,6 +36,27 @@ def test_a_session_goes_on_where_it_stood(client: Client, greedy: Greedy) -> Non
         greedy.check(third, [*CONTEXT, *first, *second, *b"abc"])
 
 
+def test_a_session_is_forked_kept_and_rewound(client: Client, greedy: Greedy) -> None:
+    with client.open_session() as session:
+        session.append(TEXT)
+        assert session.checkpoint("fox").position == 20
+        with session.fork(routing_key="tenant-7") as forked:
+            assert forked.id.startswith("tenant-7.") and forked.id != session.id
+            aside = generate(forked, "abc")
+        said = generate(session)
+        greedy.check(said, CONTEXT)
+        greedy.check(aside, [*CONTEXT, *b"abc"])
+        assert [(kept.name, kept.position) for kept in session.info().checkpoints] == [("fox", 20)]
+        assert session.rewind("fox").position == 20
+        assert generate(session) == said
+        with pytest.raises(NotFound, match="no checkpoint 'cat'; there are: fox"):
+            session.rewind("cat")
+        with pytest.raises(InvalidArgument, match="1 to 64 letters"):
+            session.checkpoint("")
+        session.drop_checkpoint("fox")
+        assert session.info().checkpoints == ()
+
+
 def test_version_and_positions(client: Client) -> None:
     with client.open_session() as session:
         assert (session.position, session.version) == (0, 0)

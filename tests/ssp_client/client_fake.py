@@ -76,6 +76,7 @@ class FakeServer(
         self.metadata: list[dict[str, str | bytes]] = []
         self.failures: dict[str, list[Failure]] = defaultdict(list)
         self.positions: dict[str, int] = {}
+        self.checkpoints: dict[tuple[str, str], int] = {}
         self.cancelled = threading.Event()
         self.seconds_per_chunk = 0.0
         self.max_message_bytes = 4000
@@ -155,6 +156,30 @@ class FakeServer(
         self.positions[request.session_id] = position
         usage = common_pb2.Usage(prompt_tokens=_length(request.input))
         return sessions_pb2.AppendResponse(session=_status(request.session_id, position), usage=usage)
+
+    def Fork(self, request: sessions_pb2.ForkRequest, context: Any) -> sessions_pb2.ForkResponse:
+        self._unary("Fork", request, context)
+        session_id = f"{request.routing_key or 'f'}.{len(self.positions):032x}"
+        self.positions[session_id] = self._position(request, context)
+        return sessions_pb2.ForkResponse(session=self._session(session_id))
+
+    def Checkpoint(self, request: sessions_pb2.CheckpointRequest, context: Any) -> sessions_pb2.CheckpointResponse:
+        self._unary("Checkpoint", request, context)
+        position = self.checkpoints[request.session_id, request.name] = self._position(request, context)
+        return sessions_pb2.CheckpointResponse(session=_status(request.session_id, position))
+
+    def Rewind(self, request: sessions_pb2.RewindRequest, context: Any) -> sessions_pb2.RewindResponse:
+        self._unary("Rewind", request, context)
+        self._position(request, context)
+        position = self.positions[request.session_id] = self.checkpoints[request.session_id, request.name]
+        return sessions_pb2.RewindResponse(session=_status(request.session_id, position))
+
+    def DropCheckpoint(
+        self, request: sessions_pb2.DropCheckpointRequest, context: Any
+    ) -> sessions_pb2.DropCheckpointResponse:
+        self._unary("DropCheckpoint", request, context)
+        del self.checkpoints[request.session_id, request.name]
+        return sessions_pb2.DropCheckpointResponse()
 
     def GetSession(self, request: sessions_pb2.GetSessionRequest, context: Any) -> sessions_pb2.GetSessionResponse:
         self._unary("GetSession", request, context)

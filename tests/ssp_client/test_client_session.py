@@ -35,6 +35,37 @@ def test_a_session_keeps_its_place(client: Client, server: FakeServer) -> None:
     assert server.metadata[-1]["ssp-routing-key"] == "tenant-7"
 
 
+def test_a_session_is_forked_kept_and_rewound(client: Client, server: FakeServer) -> None:
+    session = client.open_session("counter")
+    session.append("abcd")
+    assert session.checkpoint("here").position == 4
+    with session.fork(routing_key="branch") as forked:
+        assert forked.id.startswith("branch.") and forked.model == "counter" and forked.position == 4
+        forked.append("ef")
+        assert (session.position, forked.position) == (4, 6)
+    assert list(server.positions) == [session.id], "the block closed its fork alone"
+    session.append("xyz")
+    assert session.rewind("here").position == session.position == 4
+    session.drop_checkpoint("here")
+    assert [request.expected_position for request in server.requests["Rewind"]] == [7]
+    assert server.requests["Fork"][0].expected_position == 4 and server.requests["Fork"][0].request_id
+    assert not server.checkpoints
+
+
+async def test_the_same_with_asyncio(server: FakeServer) -> None:
+    async with AsyncClient(server.target) as client:
+        session = await client.open_session("counter")
+        await session.append("abcd")
+        await session.checkpoint("here")
+        async with await session.fork() as forked:
+            await forked.append("ef")
+            assert (session.position, forked.position) == (4, 6)
+        await session.append("xyz")
+        assert (await session.rewind("here")).position == session.position == 4
+        await session.drop_checkpoint("here")
+    assert not server.checkpoints and list(server.positions) == [session.id]
+
+
 def test_every_call_has_its_own_request_id(client: Client, server: FakeServer) -> None:
     session = client.open_session()
     session.append("a")

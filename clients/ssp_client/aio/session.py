@@ -115,6 +115,46 @@ class AsyncSession:
         """Generates to the end and returns the text."""
         return (await self.complete(prompt, sampling_params=sampling_params, timeout=timeout, **sampling)).text
 
+    async def fork(
+        self,
+        *,
+        routing_key: str = "",
+        expected_position: int | None = None,
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> AsyncSession:
+        """Another session that stands where this one does and goes its own way; as fast at every position.
+
+        It is closed at the end of a with-block of its own. Checkpoints stay with this one.
+        """
+        call = self._cursor.fork(routing_key, expected_position, request_id)
+        info = await self._transport.unary(call, timeout)
+        return AsyncSession(self._transport, self._cursor.forked(info), model=info.model, owned=True)
+
+    async def checkpoint(
+        self, name: str, *, expected_position: int | None = None, timeout: float | None = None
+    ) -> SessionStatus:
+        """Keeps the state of now under a name, in place of an older one of that name."""
+        status = await self._transport.unary(self._cursor.checkpoint(name, expected_position), timeout)
+        self._cursor.note(status)
+        return status
+
+    async def rewind(
+        self, name: str, *, expected_position: int | None = None, timeout: float | None = None
+    ) -> SessionStatus:
+        """Puts the session back to a checkpoint, which stays; raises `NotFound` if there is none of that name."""
+        try:
+            status = await self._transport.unary(self._cursor.rewind(name, expected_position), timeout)
+        except SSPError as error:
+            self._cursor.failed(error)
+            raise
+        self._cursor.note(status)
+        return status
+
+    async def drop_checkpoint(self, name: str, *, timeout: float | None = None) -> None:
+        """Frees a checkpoint."""
+        await self._transport.unary(calls.drop_checkpoint(name, session_id=self.id), timeout)
+
     async def info(self, *, timeout: float | None = None) -> SessionInfo:
         """Asks the server where the session stands; `position` and `version` follow."""
         info = await self._transport.unary(calls.get_session(self.id), timeout)

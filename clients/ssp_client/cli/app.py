@@ -35,6 +35,9 @@ COMMANDS: Commands = {
     "sessions": {
         "open": sessions.Open,
         "append": sessions.Append,
+        "fork": sessions.Fork,
+        "checkpoint": sessions.Checkpoint,
+        "rewind": sessions.Rewind,
         "get": sessions.Get,
         "list": sessions.List,
         "close": sessions.Close,

@@ -14,6 +14,7 @@ from ssp_client.cli.connection import ModelName, Server
 from ssp_client.cli.output import in_bytes, note, table
 from ssp_client.types import SessionInfo
 
+CheckpointName: TypeAlias = Annotated[Positional[str], tyro.conf.arg(metavar="NAME")]
 SessionId: TypeAlias = Annotated[Positional[str], tyro.conf.arg(metavar="ID")]
 
 
@@ -63,6 +64,73 @@ class Append:
             session = client.session(self.session_id)
             usage = session.append(text, expected_position=self.expected_position)
         note(f"{usage.prompt_tokens} tokens, session at position {session.position}")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fork:
+    """Open a session that stands where another does, and print its id.
+
+    examples:
+      ALTERNATIVE=$(ssp sessions fork ID)
+    """
+
+    session_id: SessionId
+    """The session to start from; it stays as it is."""
+    routing_key: str = ""
+    """First part of the new id, for routers: 1 to 64 letters, digits, - or _."""
+    server: Server = field(default_factory=Server)
+
+    def run(self) -> int:
+        """Prints the new id."""
+        with self.server.client() as client:
+            print(client.session(self.session_id).fork(routing_key=self.routing_key).id)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Keep a session's state under a name, or drop one that was kept.
+
+    examples:
+      ssp sessions checkpoint ID before-the-end
+      ssp sessions checkpoint ID before-the-end --drop
+    """
+
+    session_id: SessionId
+    """The session."""
+    name: CheckpointName
+    """1 to 64 letters, digits, ., - or _."""
+    drop: bool = False
+    """Free the checkpoint of that name."""
+    server: Server = field(default_factory=Server)
+
+    def run(self) -> int:
+        """Tells where the checkpoint is."""
+        with self.server.client() as client:
+            session = client.session(self.session_id)
+            if self.drop:
+                session.drop_checkpoint(self.name)
+                note(f"dropped {self.name}")
+            else:
+                note(f"{self.name} is at position {session.checkpoint(self.name).position}")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewind:
+    """Put a session back to a checkpoint; `ssp sessions get ID` lists them."""
+
+    session_id: SessionId
+    """The session."""
+    name: CheckpointName
+    """The checkpoint, which stays."""
+    server: Server = field(default_factory=Server)
+
+    def run(self) -> int:
+        """Tells where the session stands."""
+        with self.server.client() as client:
+            note(f"session at position {client.session(self.session_id).rewind(self.name).position}")
         return 0
 
 

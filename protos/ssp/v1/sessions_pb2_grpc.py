@@ -44,6 +44,26 @@ class SessionsStub:
                 request_serializer=ssp_dot_v1_dot_sessions__pb2.AppendRequest.SerializeToString,
                 response_deserializer=ssp_dot_v1_dot_sessions__pb2.AppendResponse.FromString,
                 _registered_method=True)
+        self.Fork = channel.unary_unary(
+                '/ssp.v1.Sessions/Fork',
+                request_serializer=ssp_dot_v1_dot_sessions__pb2.ForkRequest.SerializeToString,
+                response_deserializer=ssp_dot_v1_dot_sessions__pb2.ForkResponse.FromString,
+                _registered_method=True)
+        self.Checkpoint = channel.unary_unary(
+                '/ssp.v1.Sessions/Checkpoint',
+                request_serializer=ssp_dot_v1_dot_sessions__pb2.CheckpointRequest.SerializeToString,
+                response_deserializer=ssp_dot_v1_dot_sessions__pb2.CheckpointResponse.FromString,
+                _registered_method=True)
+        self.Rewind = channel.unary_unary(
+                '/ssp.v1.Sessions/Rewind',
+                request_serializer=ssp_dot_v1_dot_sessions__pb2.RewindRequest.SerializeToString,
+                response_deserializer=ssp_dot_v1_dot_sessions__pb2.RewindResponse.FromString,
+                _registered_method=True)
+        self.DropCheckpoint = channel.unary_unary(
+                '/ssp.v1.Sessions/DropCheckpoint',
+                request_serializer=ssp_dot_v1_dot_sessions__pb2.DropCheckpointRequest.SerializeToString,
+                response_deserializer=ssp_dot_v1_dot_sessions__pb2.DropCheckpointResponse.FromString,
+                _registered_method=True)
         self.GetSession = channel.unary_unary(
                 '/ssp.v1.Sessions/GetSession',
                 request_serializer=ssp_dot_v1_dot_sessions__pb2.GetSessionRequest.SerializeToString,
@@ -73,6 +93,35 @@ class SessionsServicer:
 
     def Append(self, request, context):
         """Folds a sequence into the session's state without generating.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Fork(self, request, context):
+        """Makes another session that stands where this one does and goes its own way from there. It takes as long at every
+        position. ABORTED {SESSION_BUSY}: a call on the session is under way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Checkpoint(self, request, context):
+        """Keeps the state that a session has now under a name. It counts as a session's state in the server's memory.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rewind(self, request, context):
+        """Puts a session back to a checkpoint, which stays. NOT_FOUND {CHECKPOINT_NOT_FOUND}: none has that name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DropCheckpoint(self, request, context):
+        """Frees a checkpoint.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,6 +160,26 @@ def add_SessionsServicer_to_server(servicer, server):
                     servicer.Append,
                     request_deserializer=ssp_dot_v1_dot_sessions__pb2.AppendRequest.FromString,
                     response_serializer=ssp_dot_v1_dot_sessions__pb2.AppendResponse.SerializeToString,
+            ),
+            'Fork': grpc.unary_unary_rpc_method_handler(
+                    servicer.Fork,
+                    request_deserializer=ssp_dot_v1_dot_sessions__pb2.ForkRequest.FromString,
+                    response_serializer=ssp_dot_v1_dot_sessions__pb2.ForkResponse.SerializeToString,
+            ),
+            'Checkpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.Checkpoint,
+                    request_deserializer=ssp_dot_v1_dot_sessions__pb2.CheckpointRequest.FromString,
+                    response_serializer=ssp_dot_v1_dot_sessions__pb2.CheckpointResponse.SerializeToString,
+            ),
+            'Rewind': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rewind,
+                    request_deserializer=ssp_dot_v1_dot_sessions__pb2.RewindRequest.FromString,
+                    response_serializer=ssp_dot_v1_dot_sessions__pb2.RewindResponse.SerializeToString,
+            ),
+            'DropCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropCheckpoint,
+                    request_deserializer=ssp_dot_v1_dot_sessions__pb2.DropCheckpointRequest.FromString,
+                    response_serializer=ssp_dot_v1_dot_sessions__pb2.DropCheckpointResponse.SerializeToString,
             ),
             'GetSession': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSession,
@@ -182,6 +251,114 @@ class Sessions:
             '/ssp.v1.Sessions/Append',
             ssp_dot_v1_dot_sessions__pb2.AppendRequest.SerializeToString,
             ssp_dot_v1_dot_sessions__pb2.AppendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Fork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ssp.v1.Sessions/Fork',
+            ssp_dot_v1_dot_sessions__pb2.ForkRequest.SerializeToString,
+            ssp_dot_v1_dot_sessions__pb2.ForkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Checkpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ssp.v1.Sessions/Checkpoint',
+            ssp_dot_v1_dot_sessions__pb2.CheckpointRequest.SerializeToString,
+            ssp_dot_v1_dot_sessions__pb2.CheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rewind(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ssp.v1.Sessions/Rewind',
+            ssp_dot_v1_dot_sessions__pb2.RewindRequest.SerializeToString,
+            ssp_dot_v1_dot_sessions__pb2.RewindResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ssp.v1.Sessions/DropCheckpoint',
+            ssp_dot_v1_dot_sessions__pb2.DropCheckpointRequest.SerializeToString,
+            ssp_dot_v1_dot_sessions__pb2.DropCheckpointResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,16 @@ class SessionsStub:
     """Makes a new session in the model's initial state. RESOURCE_EXHAUSTED + RetryInfo: no room for another."""
     Append: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.AppendRequest, _sessions_pb2.AppendResponse]
     """Folds a sequence into the session's state without generating."""
+    Fork: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.ForkRequest, _sessions_pb2.ForkResponse]
+    """Makes another session that stands where this one does and goes its own way from there. It takes as long at every
+    position. ABORTED {SESSION_BUSY}: a call on the session is under way.
+    """
+    Checkpoint: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.CheckpointRequest, _sessions_pb2.CheckpointResponse]
+    """Keeps the state that a session has now under a name. It counts as a session's state in the server's memory."""
+    Rewind: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.RewindRequest, _sessions_pb2.RewindResponse]
+    """Puts a session back to a checkpoint, which stays. NOT_FOUND {CHECKPOINT_NOT_FOUND}: none has that name."""
+    DropCheckpoint: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.DropCheckpointRequest, _sessions_pb2.DropCheckpointResponse]
+    """Frees a checkpoint."""
     GetSession: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.GetSessionRequest, _sessions_pb2.GetSessionResponse]
     """Tells where a session stands. NOT_FOUND: no such session."""
     ListSessions: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.ListSessionsRequest, _sessions_pb2.ListSessionsResponse]
@@ -49,6 +59,16 @@ class SessionsAsyncStub(SessionsStub):
     """Makes a new session in the model's initial state. RESOURCE_EXHAUSTED + RetryInfo: no room for another."""
     Append: _aio.UnaryUnaryMultiCallable[_sessions_pb2.AppendRequest, _sessions_pb2.AppendResponse]  # type: ignore[assignment]
     """Folds a sequence into the session's state without generating."""
+    Fork: _aio.UnaryUnaryMultiCallable[_sessions_pb2.ForkRequest, _sessions_pb2.ForkResponse]  # type: ignore[assignment]
+    """Makes another session that stands where this one does and goes its own way from there. It takes as long at every
+    position. ABORTED {SESSION_BUSY}: a call on the session is under way.
+    """
+    Checkpoint: _aio.UnaryUnaryMultiCallable[_sessions_pb2.CheckpointRequest, _sessions_pb2.CheckpointResponse]  # type: ignore[assignment]
+    """Keeps the state that a session has now under a name. It counts as a session's state in the server's memory."""
+    Rewind: _aio.UnaryUnaryMultiCallable[_sessions_pb2.RewindRequest, _sessions_pb2.RewindResponse]  # type: ignore[assignment]
+    """Puts a session back to a checkpoint, which stays. NOT_FOUND {CHECKPOINT_NOT_FOUND}: none has that name."""
+    DropCheckpoint: _aio.UnaryUnaryMultiCallable[_sessions_pb2.DropCheckpointRequest, _sessions_pb2.DropCheckpointResponse]  # type: ignore[assignment]
+    """Frees a checkpoint."""
     GetSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.GetSessionRequest, _sessions_pb2.GetSessionResponse]  # type: ignore[assignment]
     """Tells where a session stands. NOT_FOUND: no such session."""
     ListSessions: _aio.UnaryUnaryMultiCallable[_sessions_pb2.ListSessionsRequest, _sessions_pb2.ListSessionsResponse]  # type: ignore[assignment]
@@ -72,6 +92,40 @@ class SessionsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_sessions_pb2.AppendResponse, _abc.Awaitable[_sessions_pb2.AppendResponse]]:
         """Folds a sequence into the session's state without generating."""
+
+    @_abc_1.abstractmethod
+    def Fork(
+        self,
+        request: _sessions_pb2.ForkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sessions_pb2.ForkResponse, _abc.Awaitable[_sessions_pb2.ForkResponse]]:
+        """Makes another session that stands where this one does and goes its own way from there. It takes as long at every
+        position. ABORTED {SESSION_BUSY}: a call on the session is under way.
+        """
+
+    @_abc_1.abstractmethod
+    def Checkpoint(
+        self,
+        request: _sessions_pb2.CheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sessions_pb2.CheckpointResponse, _abc.Awaitable[_sessions_pb2.CheckpointResponse]]:
+        """Keeps the state that a session has now under a name. It counts as a session's state in the server's memory."""
+
+    @_abc_1.abstractmethod
+    def Rewind(
+        self,
+        request: _sessions_pb2.RewindRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sessions_pb2.RewindResponse, _abc.Awaitable[_sessions_pb2.RewindResponse]]:
+        """Puts a session back to a checkpoint, which stays. NOT_FOUND {CHECKPOINT_NOT_FOUND}: none has that name."""
+
+    @_abc_1.abstractmethod
+    def DropCheckpoint(
+        self,
+        request: _sessions_pb2.DropCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sessions_pb2.DropCheckpointResponse, _abc.Awaitable[_sessions_pb2.DropCheckpointResponse]]:
+        """Frees a checkpoint."""
 
     @_abc_1.abstractmethod
     def GetSession(

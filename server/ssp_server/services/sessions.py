@@ -36,10 +36,34 @@ class SessionsService:
             prompt,
             None,
             request_id=request.request_id,
-            expected_position=request.expected_position if request.HasField("expected_position") else None,
+            expected_position=_expected_position(request),
         )
         last = await self.readers.finish(call, generator.engine)
         return sessions_pb2.AppendResponse(session=wire.session_status(session, last.position), usage=wire.usage(call))
+
+    async def Fork(self, request: sessions_pb2.ForkRequest) -> sessions_pb2.ForkResponse:
+        session = self.sessions.get(request.session_id)
+        forked = self.sessions.fork(
+            session,
+            routing_key=request.routing_key,
+            request_id=request.request_id,
+            expected_position=_expected_position(request),
+        )
+        return sessions_pb2.ForkResponse(session=wire.session_info(forked, self.sessions.generator(forked)))
+
+    async def Checkpoint(self, request: sessions_pb2.CheckpointRequest) -> sessions_pb2.CheckpointResponse:
+        session = self.sessions.get(request.session_id)
+        self.sessions.checkpoint(session, request.name, _expected_position(request))
+        return sessions_pb2.CheckpointResponse(session=wire.session_status(session))
+
+    async def Rewind(self, request: sessions_pb2.RewindRequest) -> sessions_pb2.RewindResponse:
+        session = self.sessions.get(request.session_id)
+        self.sessions.rewind(session, request.name, _expected_position(request))
+        return sessions_pb2.RewindResponse(session=wire.session_status(session))
+
+    async def DropCheckpoint(self, request: sessions_pb2.DropCheckpointRequest) -> sessions_pb2.DropCheckpointResponse:
+        self.sessions.drop_checkpoint(self.sessions.get(request.session_id), request.name)
+        return sessions_pb2.DropCheckpointResponse()
 
     async def GetSession(self, request: sessions_pb2.GetSessionRequest) -> sessions_pb2.GetSessionResponse:
         session = self.sessions.get(request.session_id)
@@ -58,3 +82,12 @@ class SessionsService:
     async def CloseSession(self, request: sessions_pb2.CloseSessionRequest) -> sessions_pb2.CloseSessionResponse:
         session = self.sessions.close(request.session_id)
         return sessions_pb2.CloseSessionResponse(session=wire.session_status(session))
+
+
+def _expected_position(
+    request: sessions_pb2.AppendRequest
+    | sessions_pb2.ForkRequest
+    | sessions_pb2.CheckpointRequest
+    | sessions_pb2.RewindRequest,
+) -> int | None:
+    return request.expected_position if request.HasField("expected_position") else None
