@@ -20,6 +20,7 @@ from ssp_client.types import (
     Prediction,
     SamplingOptions,
     SamplingParams,
+    Score,
     SequenceLike,
     ServingStatus,
     SessionInfo,
@@ -99,6 +100,33 @@ def generate(
     )
     path = "/ssp.v1.Generation/Generate"
     return _call(path, request, generation_pb2.GenerateResponse, wire.chunk_from_proto, _routing_key(session_id))
+
+
+def score(sequences: Sequence[SequenceLike], *, model: str) -> Call[tuple[Score, ...]]:
+    """How likely sequences are; it changes nothing and may be retried."""
+    return _call(
+        "/ssp.v1.Generation/Score",
+        generation_pb2.ScoreRequest(model=model, inputs=map(wire.sequence_to_proto, sequences)),
+        generation_pb2.ScoreResponse,
+        lambda response: wire.scores_from_proto(response.scores),
+    )
+
+
+def peek(
+    continuations: Sequence[SequenceLike], *, session_id: str, expected_position: int | None
+) -> Call[tuple[Score, ...]]:
+    """How likely continuations of a session are."""
+    return _call(
+        "/ssp.v1.Sessions/Peek",
+        sessions_pb2.PeekRequest(
+            session_id=session_id,
+            continuations=map(wire.sequence_to_proto, continuations),
+            expected_position=expected_position,
+        ),
+        sessions_pb2.PeekResponse,
+        lambda response: wire.scores_from_proto(response.scores),
+        _routing_key(session_id),
+    )
 
 
 def classify(

@@ -20,9 +20,11 @@ _RETRIED = (
     {"service": "ssp.v1.Models"},
     {"service": "ssp.v1.Classification"},
     {"service": "ssp.v1.Generation", "method": "Generate"},
+    {"service": "ssp.v1.Generation", "method": "Score"},
     {"service": "ssp.v1.Sessions", "method": "OpenSession"},
     {"service": "ssp.v1.Sessions", "method": "Append"},
     {"service": "ssp.v1.Sessions", "method": "Fork"},
+    {"service": "ssp.v1.Sessions", "method": "Peek"},
     {"service": "ssp.v1.Sessions", "method": "GetSession"},
     {"service": "ssp.v1.Sessions", "method": "ListSessions"},
 )

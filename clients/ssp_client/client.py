@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, Unpack, overload
@@ -23,6 +23,7 @@ from ssp_client.types import (
     Prediction,
     SamplingOptions,
     SamplingParams,
+    Score,
     SequenceLike,
     ServingStatus,
     SessionInfo,
@@ -132,6 +133,12 @@ class Client:
     ) -> str:
         """Generates to the end and returns the text."""
         return self.complete(prompt, model=model, sampling_params=sampling_params, timeout=timeout, **sampling).text
+
+    def score(
+        self, sequences: Sequence[SequenceLike], *, model: str = "", timeout: float | None = None
+    ) -> tuple[Score, ...]:
+        """How likely a model finds each sequence, from its beginning; at most 1,024 of them."""
+        return self._transport.unary(calls.score(sequences, model=model), timeout)
 
     def classify(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from ssp_client import calls
@@ -10,6 +11,7 @@ from ssp_client.errors import OUTCOME_UNKNOWN, SSPError
 from ssp_client.types import (
     GenerateChunk,
     SamplingParams,
+    Score,
     SequenceLike,
     SessionInfo,
     SessionStatus,
@@ -93,6 +95,11 @@ class Cursor:
     def rewind(self, name: str, expected_position: int | None) -> Call[SessionStatus]:
         """The next Rewind."""
         return calls.rewind(name, session_id=self.session_id, expected_position=self._expected(expected_position))
+
+    def peek(self, continuations: Sequence[SequenceLike], expected_position: int | None) -> Call[tuple[Score, ...]]:
+        """The next Peek."""
+        expected = self._expected(expected_position)
+        return calls.peek(continuations, session_id=self.session_id, expected_position=expected)
 
     def _expected(self, explicit: int | None) -> int | None:
         return explicit if explicit is not None or not self._check_position else self.position

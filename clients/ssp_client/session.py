@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -17,6 +18,7 @@ from ssp_client.transport import Transport
 from ssp_client.types import (
     SamplingOptions,
     SamplingParams,
+    Score,
     SequenceLike,
     SessionInfo,
     SessionStatus,
@@ -151,6 +153,16 @@ class Session:
             raise
         self._cursor.note(status)
         return status
+
+    def peek(
+        self,
+        continuations: Sequence[SequenceLike],
+        *,
+        expected_position: int | None = None,
+        timeout: float | None = None,
+    ) -> tuple[Score, ...]:
+        """How likely each continuation is; the session stays as it is."""
+        return self._transport.unary(self._cursor.peek(continuations, expected_position), timeout)
 
     def drop_checkpoint(self, name: str, *, timeout: float | None = None) -> None:
         """Frees a checkpoint."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -144,6 +145,20 @@ class SessionStatus:
     committed_position: int
     # Grows by one with every finished call that changed it.
     version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """How likely a model finds tokens, each after those before it."""
+
+    token_ids: tuple[int, ...]
+    # Natural logarithms of their probabilities.
+    logprobs: tuple[float, ...]
+
+    @property
+    def total(self) -> float:
+        """Of all of them together."""
+        return math.fsum(self.logprobs)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ from ssp_client.types import (
     ModelInfo,
     Prediction,
     SamplingParams,
+    Score,
     SequenceLike,
     SessionCheckpoint,
     SessionInfo,
@@ -177,6 +179,11 @@ def predictions_from_proto(message: classification_pb2.ClassifyResponse) -> tupl
         )
         for prediction in message.predictions
     )
+
+
+def scores_from_proto(messages: Iterable[common_pb2.Score]) -> tuple[Score, ...]:
+    """In the order of what was asked for."""
+    return tuple(Score(token_ids=tuple(each.token_ids), logprobs=tuple(each.logprobs)) for each in messages)
 
 
 def session_from_proto(message: sessions_pb2.Session) -> SessionInfo:

@@ -1,7 +1,7 @@
 """From the engine's thread to the streams of the event loop, tokens that arrive together in one message."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from ssp.v1 import generation_pb2
@@ -60,6 +60,17 @@ class Readers:
             self.remove(call)
             if call.finish_reason is None:
                 engine.cancel(call)
+
+    async def finish_all(self, calls: Sequence[Call], engine: Engine) -> None:
+        """Waits for the end of all. If one fails or this is cancelled, all are; then raises what went wrong."""
+        waiting = [asyncio.ensure_future(self.finish(call, engine)) for call in calls]
+        try:
+            for progress in await asyncio.gather(*waiting):
+                if progress.error is not None:
+                    raise progress.error
+        finally:
+            for task in waiting:
+                task.cancel()
 
     def remove(self, call: Call) -> None:
         self._readers.pop(call, None)

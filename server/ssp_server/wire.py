@@ -22,6 +22,7 @@ FINISH_REASONS = {
     FinishReason.ABORT: common_pb2.FINISH_REASON_ABORT,
     FinishReason.ERROR: common_pb2.FINISH_REASON_ERROR,
 }
+MAX_SCORED = 1024
 _PLAIN = (
     "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
     "max_tokens", "min_tokens", "ignore_eos", "n",
@@ -65,6 +66,27 @@ def numbers(message: common_pb2.PackedFloats) -> np.ndarray:
     if message.width == 0 or len(message.data) % (4 * message.width):
         raise InvalidRequest(f"{len(message.data)} bytes are no whole number of vectors of {message.width} float32")
     return np.frombuffer(message.data, dtype="<f4").reshape(-1, message.width).astype(np.float32)
+
+
+def several_token_ids(messages: Ids[common_pb2.SequenceInput], tokenizer: Tokenizer) -> list[list[int]]:
+    """Raises `InvalidRequest` that says which is wrong."""
+    if not 1 <= len(messages) <= MAX_SCORED:
+        raise InvalidRequest(f"1 to {MAX_SCORED} inputs can be scored at once, not {len(messages)}")
+    rows = []
+    for number, message in enumerate(messages):
+        try:
+            rows.append(token_ids(message, tokenizer))
+        except InvalidRequest as error:
+            raise InvalidRequest(f"input {number}: {error}") from error
+        if not rows[-1]:
+            raise InvalidRequest(f"input {number} is empty; give at least one token")
+    return rows
+
+
+def score(call: Call, ids: Ids[int]) -> common_pb2.Score:
+    """Of the tokens that were asked for."""
+    assert call.scores is not None
+    return common_pb2.Score(token_ids=ids[len(ids) - len(call.scores) :], logprobs=call.scores)
 
 
 def session_status(session: Session, position: int | None = None) -> common_pb2.SessionStatus:

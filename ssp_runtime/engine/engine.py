@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from ssp_runtime.engine.observer import Observer
 from ssp_runtime.engine.sampling import Draw, sample
@@ -30,6 +31,9 @@ class EngineConfig:
     stall_seconds: float = 60.0
     threads: int = 1
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+
+
+SCORED_PIECE = 256  # tokens; each has scores over the whole vocabulary
 
 
 class StateCorrupt(SSPError):
@@ -233,7 +237,8 @@ class Engine:
         for call, count in plan:
             assert isinstance(call, Call)
             try:
-                tokens += self._fold(call, min(count, len(call.todo) - 1))
+                most = count if call.scores is None else min(count, SCORED_PIECE)
+                tokens += self._fold(call, min(most, len(call.todo) - 1))
             except Exception as error:  # its caller must hear of it, and the thread must live on
                 self._finish(call, FinishReason.ERROR, error)
             if len(call.todo) == 1:
@@ -246,11 +251,16 @@ class Engine:
     def _fold(self, call: Call, count: int) -> int:
         """Folds the call's next tokens into its row; all but the last one of the prompt, which stays pending."""
         if count > 0:
-            piece, call.todo = call.todo[:count], call.todo[count:]
             row = self._pool.row(call.sequence)
-            ids_BL = torch.tensor([piece], device=next(iter(row.values())).device)
-            for name, tensor in self._model.fold(ids_BL, row).items():
+            ids_L = torch.tensor(call.todo[: count + 1], device=self._model.lm_head.weight.device)
+            if call.scores is None:
+                new = self._model.fold(ids_L[None, :-1], row)
+            else:
+                logits_BLV, new = self._model(ids_L[None, :-1], row)
+                call.scores += _log_probabilities(logits_BLV[0], ids_L[1:])
+            for name, tensor in new.items():
                 row[name].copy_(tensor)
+            call.todo = call.todo[count:]
             call.sequence.folded += count
         return count
 
@@ -382,3 +392,11 @@ class Engine:
     def _release(self, sequence: Sequence) -> None:
         self._pool.release(sequence)
         sequence.spilled = None
+
+
+def _log_probabilities(logits_LV: Tensor, ids_L: Tensor) -> list[float]:
+    """Of each id under the logits of its place. Raises `StateCorrupt` if those are not finite."""
+    if not bool(torch.isfinite(logits_LV).all()):
+        raise StateCorrupt("the state of this session holds NaN or infinite values")
+    chosen_L1 = logits_LV.float().log_softmax(-1).gather(-1, ids_L[:, None])
+    return [float(value) for value in chosen_L1[:, 0]]

@@ -8,7 +8,7 @@ from ssp_runtime.engine.engine import Engine, EngineConfig
 from ssp_runtime.engine.observer import Observer
 from ssp_runtime.engine.sampling_params import SamplingParams, check_ids
 from ssp_runtime.engine.sequence import Call, Sequence
-from ssp_runtime.errors import ArtifactError, Exhausted, InvalidRequest
+from ssp_runtime.errors import ArtifactError, Exhausted, InvalidRequest, SSPError
 from ssp_runtime.formats.artifact import Artifact
 
 
@@ -53,7 +53,9 @@ class Generator:
     def new_sequence(self, *, kept: bool) -> Sequence:
         return Sequence(self.tokenizer.detokenizer(), kept=kept)
 
-    def new_call(self, sequence: Sequence, prompt: Ids[int], params: SamplingParams | None) -> Call:
+    def new_call(
+        self, sequence: Sequence, prompt: Ids[int], params: SamplingParams | None, *, scored: bool = False
+    ) -> Call:
         """A call, checked but not submitted.
 
         A sequence begins with the model's beginning-of-text token, if it has one and the prompt does not bring it.
@@ -73,7 +75,28 @@ class Generator:
             prompt = [bos, *prompt]
         if not prompt and (params is None or sequence.position == 0):
             raise InvalidRequest("the input is empty; give at least one token")
-        return Call(sequence, prompt, params)
+        return Call(sequence, prompt, params, scored=scored)
+
+    def score(self, prompts: Ids[Ids[int]], start: Sequence | None = None) -> list[Call]:
+        """Calls under way that score prompts, each by itself: from the initial state, or from that of an idle sequence,
+        which stays as it is.
+
+        Raises:
+            InvalidRequest, Exhausted: as `new_call` and `submit`; no call is under way.
+        """
+        sequences = [self.new_sequence(kept=False) for _ in prompts]
+        for sequence in sequences if start is not None else ():
+            assert start is not None
+            self.copy(start, sequence)
+        calls = [self.new_call(*pair, None, scored=True) for pair in zip(sequences, prompts, strict=True)]
+        try:
+            for call in calls:
+                self.submit(call)
+        except SSPError:
+            for call in calls:
+                call.cancel()
+            raise
+        return calls
 
     def submit(self, call: Call) -> None:
         """Raises `Exhausted` if too many calls wait already."""

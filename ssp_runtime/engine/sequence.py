@@ -79,11 +79,16 @@ class Sequence:
 class Call:
     """Tokens to fold into a sequence and, with `params`, what to generate from there.
 
+    If they are `scored`, `scores` gets the logarithm of each one's probability after those before it, if there are any.
+
     The engine's thread writes; one reader takes what was computed.
     """
 
-    def __init__(self, sequence: Sequence, prompt: Ids[int], params: SamplingParams | None) -> None:
+    def __init__(
+        self, sequence: Sequence, prompt: Ids[int], params: SamplingParams | None, *, scored: bool = False
+    ) -> None:
         self.sequence, self.params = sequence, params
+        self.scores: list[float] | None = [] if scored else None
         self.prompt = tuple(prompt)
         self.num_prompt_tokens = len(self.prompt)
         self.todo: list[int] = []

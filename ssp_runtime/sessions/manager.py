@@ -119,6 +119,18 @@ class SessionManager:
             generator.copy(kept, session.sequence)
             session.sequence.version += 1
 
+    def peek(self, session: Session, continuations: Ids[Ids[int]], expected_position: int | None = None) -> list[Call]:
+        """Calls under way that score continuations of the session, which itself stays as it is.
+
+        Raises:
+            InvalidRequest, SessionBusy, PositionMismatch, Exhausted, StateCorrupt: nothing was done.
+        """
+        generator = self.generator(session)
+        with self._lock:
+            _check_idle(session)
+            _check_standing(session, expected_position)
+            return generator.score(continuations, session.sequence)
+
     def drop_checkpoint(self, session: Session, name: str) -> None:
         """Raises `UnknownCheckpoint` if there is none."""
         generator = self.generator(session)

@@ -48,6 +48,7 @@ def test_sessions(run: Run, greedy: Greedy) -> None:
     places = [json.loads(run("sessions", "get", each)) for each in (session_id, fork)]
     assert [place["position"] for place in places] == [14, 15]
     assert places[0]["checkpoints"] == [{"name": "here", "position": 14}]
+    assert run("sessions", "peek", session_id, "a", "b").count("\n") == 3
     run("sessions", "checkpoint", session_id, "here", "--drop")
     run("sessions", "close", session_id, fork)
     assert session_id not in run("sessions", "list")
@@ -85,6 +86,11 @@ def test_bench_position(run: Run) -> None:
 def test_bench_classify(run: Run) -> None:
     lines = run("bench", "classify", "--lengths", "8", "32", "--num-sequences", "5").splitlines()
     assert [line.split()[0] for line in lines] == ["LENGTH", "8", "32"]
+
+
+def test_score(run: Run) -> None:
+    header, *rows = run("score", "one text", "another").splitlines()
+    assert header.split() == ["LOG", "P", "BITS/TOKEN", "TEXT"] and len(rows) == 2
 
 
 def test_bench_sessions(run: Run, server: ServerProcess) -> None:

@@ -57,6 +57,24 @@ def test_a_session_is_forked_kept_and_rewound(client: Client, greedy: Greedy) ->
         assert session.info().checkpoints == ()
 
 
+def test_a_peek_tells_what_a_generation_would_say(client: Client) -> None:
+    with client.open_session() as session:
+        session.append(TEXT)
+        likeliest = client.session(session.fork().detach()).complete(max_tokens=1, sampling_params=GREEDY).token_ids
+        before = session.info().status
+        scores = session.peek([likeliest, "a", "bc"])
+        assert scores[0].total == max(score.total for score in scores) and session.info().status == before
+        assert [len(score.logprobs) for score in scores] == [1, 1, 2] and scores[2].token_ids == (98, 99)
+        (whole,), (begin,) = client.score([TEXT + "bc"]), client.score([TEXT])
+        assert whole.total - begin.total == pytest.approx(scores[2].total, abs=1e-4)
+        with pytest.raises(InvalidArgument, match="1 to 1024 inputs can be scored at once, not 0"):
+            session.peek([])
+        with pytest.raises(InvalidArgument, match="input 1 is empty"):
+            session.peek(["a", ""])
+        with pytest.raises(InvalidArgument, match="300"):
+            client.score([[1, 300]])
+
+
 def test_version_and_positions(client: Client) -> None:
     with client.open_session() as session:
         assert (session.position, session.version) == (0, 0)

@@ -174,6 +174,16 @@ class FakeServer(
         position = self.positions[request.session_id] = self.checkpoints[request.session_id, request.name]
         return sessions_pb2.RewindResponse(session=_status(request.session_id, position))
 
+    def Peek(self, request: sessions_pb2.PeekRequest, context: Any) -> sessions_pb2.PeekResponse:
+        self._unary("Peek", request, context)
+        position = self._position(request, context)
+        scores = [_score(continuation) for continuation in request.continuations]
+        return sessions_pb2.PeekResponse(session=_status(request.session_id, position), scores=scores)
+
+    def Score(self, request: generation_pb2.ScoreRequest, context: Any) -> generation_pb2.ScoreResponse:
+        self._unary("Score", request, context)
+        return generation_pb2.ScoreResponse(scores=map(_score, request.inputs))
+
     def DropCheckpoint(
         self, request: sessions_pb2.DropCheckpointRequest, context: Any
     ) -> sessions_pb2.DropCheckpointResponse:
@@ -289,6 +299,11 @@ def _length(sequence: common_pb2.SequenceInput) -> int:
     if sequence.WhichOneof("kind") == "values":
         return len(sequence.values.data) // 4 // sequence.values.width
     return len(sequence.text) or len(sequence.input_ids.ids)
+
+
+def _score(sequence: common_pb2.SequenceInput) -> common_pb2.Score:
+    """Every letter has the probability 1/e."""
+    return common_pb2.Score(token_ids=sequence.text.encode(), logprobs=[-1.0] * _length(sequence))
 
 
 def _status(session_id: str, position: int) -> common_pb2.SessionStatus:

@@ -52,11 +52,22 @@ def test_a_session_is_forked_kept_and_rewound(client: Client, server: FakeServer
     assert not server.checkpoints
 
 
+def test_scores(client: Client, server: FakeServer) -> None:
+    session = client.open_session("counter")
+    session.append("abcd")
+    (one, two) = session.peek(["e", "fg"])
+    assert (one.total, two.total, two.token_ids, session.position) == (-1, -2, (102, 103), 4)
+    assert server.requests["Peek"][0].expected_position == 4
+    assert client.score(["xyz"], model="counter")[0].logprobs == (-1, -1, -1)
+
+
 async def test_the_same_with_asyncio(server: FakeServer) -> None:
     async with AsyncClient(server.target) as client:
         session = await client.open_session("counter")
         await session.append("abcd")
         await session.checkpoint("here")
+        assert [score.total for score in await session.peek(["e", "fg"])] == [-1, -2]
+        assert (await client.score(["xyz"]))[0].total == -3
         async with await session.fork() as forked:
             await forked.append("ef")
             assert (session.position, forked.position) == (4, 6)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, Unpack, overload
@@ -24,6 +24,7 @@ from ssp_client.types import (
     Prediction,
     SamplingOptions,
     SamplingParams,
+    Score,
     SequenceLike,
     ServingStatus,
     SessionInfo,
@@ -117,6 +118,12 @@ class AsyncClient:
             prompt, model=model, sampling_params=sampling_params, timeout=timeout, **sampling
         )
         return completion.text
+
+    async def score(
+        self, sequences: Sequence[SequenceLike], *, model: str = "", timeout: float | None = None
+    ) -> tuple[Score, ...]:
+        """How likely a model finds each sequence, from its beginning; at most 1,024 of them."""
+        return await self._transport.unary(calls.score(sequences, model=model), timeout)
 
     async def classify(
         self,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Protocol, TypeAlias, cast
 
 import tyro
 
-from ssp_client.cli import classify, generate, health, models, sessions
+from ssp_client.cli import classify, generate, health, models, score, sessions
 from ssp_client.cli.bench import classify as bench_classify
 from ssp_client.cli.bench import generate as bench_generate
 from ssp_client.cli.bench import position as bench_position
@@ -31,6 +31,7 @@ Commands: TypeAlias = Mapping[str, "type[Command] | Commands"]
 COMMANDS: Commands = {
     "generate": generate.Generate,
     "classify": classify.Classify,
+    "score": score.Score,
     "models": models.Models,
     "sessions": {
         "open": sessions.Open,
@@ -38,6 +39,7 @@ COMMANDS: Commands = {
         "fork": sessions.Fork,
         "checkpoint": sessions.Checkpoint,
         "rewind": sessions.Rewind,
+        "peek": sessions.Peek,
         "get": sessions.Get,
         "list": sessions.List,
         "close": sessions.Close,

@@ -12,6 +12,7 @@ from tyro.conf import Positional
 
 from ssp_client.cli.connection import ModelName, Server
 from ssp_client.cli.output import in_bytes, note, table
+from ssp_client.cli.score import scores_table
 from ssp_client.types import SessionInfo
 
 CheckpointName: TypeAlias = Annotated[Positional[str], tyro.conf.arg(metavar="NAME")]
@@ -131,6 +132,27 @@ class Rewind:
         """Tells where the session stands."""
         with self.server.client() as client:
             note(f"session at position {client.session(self.session_id).rewind(self.name).position}")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peek:
+    """Tell how likely continuations of a session are; it stays as it is.
+
+    examples:
+      ssp sessions peek ID " yes" " no"
+    """
+
+    session_id: SessionId
+    """The session."""
+    texts: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="TEXT [TEXT ...]")]
+    """The continuations."""
+    server: Server = field(default_factory=Server)
+
+    def run(self) -> int:
+        """Prints their log-probabilities, the likeliest first."""
+        with self.server.client() as client:
+            print(scores_table(self.texts, client.session(self.session_id).peek(self.texts)))
         return 0
 
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from ssp.v1 import common_pb2 as ssp_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17ssp/v1/generation.proto\x12\x06ssp.v1\x1a\x13ssp/v1/common.proto\"\x84\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x05input\x18\x02 \x01(\x0b\x32\x15.ssp.v1.SequenceInput\x12/\n\x0fsampling_params\x18\x03 \x01(\x0b\x32\x16.ssp.v1.SamplingParams\x12\x12\n\nsession_id\x18\x04 \x01(\t\x12\x1e\n\x11\x65xpected_position\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12-\n\x0estream_options\x18\x07 \x01(\x0b\x32\x15.ssp.v1.StreamOptionsB\x14\n\x12_expected_position\"{\n\rStreamOptions\x12\x1d\n\x10max_chunk_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1f\n\x12max_chunk_delay_ms\x18\x02 \x01(\rH\x01\x88\x01\x01\x42\x13\n\x11_max_chunk_tokensB\x15\n\x13_max_chunk_delay_ms\"\xc9\x01\n\x10GenerateResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x0c\n\x04text\x18\x04 \x01(\t\x12+\n\rfinish_reason\x18\x05 \x01(\x0e\x32\x14.ssp.v1.FinishReason\x12\x1c\n\x05usage\x18\x06 \x01(\x0b\x32\r.ssp.v1.Usage\x12&\n\x07session\x18\x07 \x01(\x0b\x32\x15.ssp.v1.SessionStatus2M\n\nGeneration\x12?\n\x08Generate\x12\x17.ssp.v1.GenerateRequest\x1a\x18.ssp.v1.GenerateResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17ssp/v1/generation.proto\x12\x06ssp.v1\x1a\x13ssp/v1/common.proto\"\x84\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x05input\x18\x02 \x01(\x0b\x32\x15.ssp.v1.SequenceInput\x12/\n\x0fsampling_params\x18\x03 \x01(\x0b\x32\x16.ssp.v1.SamplingParams\x12\x12\n\nsession_id\x18\x04 \x01(\t\x12\x1e\n\x11\x65xpected_position\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12-\n\x0estream_options\x18\x07 \x01(\x0b\x32\x15.ssp.v1.StreamOptionsB\x14\n\x12_expected_position\"{\n\rStreamOptions\x12\x1d\n\x10max_chunk_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1f\n\x12max_chunk_delay_ms\x18\x02 \x01(\rH\x01\x88\x01\x01\x42\x13\n\x11_max_chunk_tokensB\x15\n\x13_max_chunk_delay_ms\"\xc9\x01\n\x10GenerateResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x0c\n\x04text\x18\x04 \x01(\t\x12+\n\rfinish_reason\x18\x05 \x01(\x0e\x32\x14.ssp.v1.FinishReason\x12\x1c\n\x05usage\x18\x06 \x01(\x0b\x32\r.ssp.v1.Usage\x12&\n\x07session\x18\x07 \x01(\x0b\x32\x15.ssp.v1.SessionStatus\"D\n\x0cScoreRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12%\n\x06inputs\x18\x02 \x03(\x0b\x32\x15.ssp.v1.SequenceInput\".\n\rScoreResponse\x12\x1d\n\x06scores\x18\x01 \x03(\x0b\x32\r.ssp.v1.Score2\x83\x01\n\nGeneration\x12?\n\x08Generate\x12\x17.ssp.v1.GenerateRequest\x1a\x18.ssp.v1.GenerateResponse0\x01\x12\x34\n\x05Score\x12\x14.ssp.v1.ScoreRequest\x1a\x15.ssp.v1.ScoreResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +38,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMOPTIONS']._serialized_end=442
   _globals['_GENERATERESPONSE']._serialized_start=445
   _globals['_GENERATERESPONSE']._serialized_end=646
-  _globals['_GENERATION']._serialized_start=648
-  _globals['_GENERATION']._serialized_end=725
+  _globals['_SCOREREQUEST']._serialized_start=648
+  _globals['_SCOREREQUEST']._serialized_end=716
+  _globals['_SCORERESPONSE']._serialized_start=718
+  _globals['_SCORERESPONSE']._serialized_end=764
+  _globals['_GENERATION']._serialized_start=767
+  _globals['_GENERATION']._serialized_end=898
 # @@protoc_insertion_point(module_scope)

@@ -39,6 +39,11 @@ class GenerationStub:
                 request_serializer=ssp_dot_v1_dot_generation__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=ssp_dot_v1_dot_generation__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.Score = channel.unary_unary(
+                '/ssp.v1.Generation/Score',
+                request_serializer=ssp_dot_v1_dot_generation__pb2.ScoreRequest.SerializeToString,
+                response_deserializer=ssp_dot_v1_dot_generation__pb2.ScoreResponse.FromString,
+                _registered_method=True)
 
 
 class GenerationServicer:
@@ -53,6 +58,14 @@ class GenerationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Score(self, request, context):
+        """Tells how likely a model finds sequences, each by itself from the beginning. For continuations of a session see
+        Sessions.Peek. INVALID_ARGUMENT: an empty or a bad input; the message says which.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GenerationServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +73,11 @@ def add_GenerationServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=ssp_dot_v1_dot_generation__pb2.GenerateRequest.FromString,
                     response_serializer=ssp_dot_v1_dot_generation__pb2.GenerateResponse.SerializeToString,
+            ),
+            'Score': grpc.unary_unary_rpc_method_handler(
+                    servicer.Score,
+                    request_deserializer=ssp_dot_v1_dot_generation__pb2.ScoreRequest.FromString,
+                    response_serializer=ssp_dot_v1_dot_generation__pb2.ScoreResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -89,6 +107,33 @@ class Generation:
             '/ssp.v1.Generation/Generate',
             ssp_dot_v1_dot_generation__pb2.GenerateRequest.SerializeToString,
             ssp_dot_v1_dot_generation__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Score(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ssp.v1.Generation/Score',
+            ssp_dot_v1_dot_generation__pb2.ScoreRequest.SerializeToString,
+            ssp_dot_v1_dot_generation__pb2.ScoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

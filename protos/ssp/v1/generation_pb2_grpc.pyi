@@ -36,6 +36,10 @@ class GenerationStub:
     INVALID_ARGUMENT: a bad argument. NOT_FOUND: unknown model or session.
     ABORTED {POSITION_MISMATCH, SESSION_BUSY}: see GenerateRequest. RESOURCE_EXHAUSTED + RetryInfo: no room.
     """
+    Score: _grpc.UnaryUnaryMultiCallable[_generation_pb2.ScoreRequest, _generation_pb2.ScoreResponse]
+    """Tells how likely a model finds sequences, each by itself from the beginning. For continuations of a session see
+    Sessions.Peek. INVALID_ARGUMENT: an empty or a bad input; the message says which.
+    """
 
 @_typing.type_check_only
 class GenerationAsyncStub(GenerationStub):
@@ -44,6 +48,10 @@ class GenerationAsyncStub(GenerationStub):
     """Continues a prompt, or a session, and streams the tokens as they are computed.
     INVALID_ARGUMENT: a bad argument. NOT_FOUND: unknown model or session.
     ABORTED {POSITION_MISMATCH, SESSION_BUSY}: see GenerateRequest. RESOURCE_EXHAUSTED + RetryInfo: no room.
+    """
+    Score: _aio.UnaryUnaryMultiCallable[_generation_pb2.ScoreRequest, _generation_pb2.ScoreResponse]  # type: ignore[assignment]
+    """Tells how likely a model finds sequences, each by itself from the beginning. For continuations of a session see
+    Sessions.Peek. INVALID_ARGUMENT: an empty or a bad input; the message says which.
     """
 
 class GenerationServicer(metaclass=_abc_1.ABCMeta):
@@ -56,6 +64,16 @@ class GenerationServicer(metaclass=_abc_1.ABCMeta):
         """Continues a prompt, or a session, and streams the tokens as they are computed.
         INVALID_ARGUMENT: a bad argument. NOT_FOUND: unknown model or session.
         ABORTED {POSITION_MISMATCH, SESSION_BUSY}: see GenerateRequest. RESOURCE_EXHAUSTED + RetryInfo: no room.
+        """
+
+    @_abc_1.abstractmethod
+    def Score(
+        self,
+        request: _generation_pb2.ScoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generation_pb2.ScoreResponse, _abc.Awaitable[_generation_pb2.ScoreResponse]]:
+        """Tells how likely a model finds sequences, each by itself from the beginning. For continuations of a session see
+        Sessions.Peek. INVALID_ARGUMENT: an empty or a bad input; the message says which.
         """
 
 def add_GenerationServicer_to_server(servicer: GenerationServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -384,6 +384,63 @@ class RewindResponse(_message.Message):
 Global___RewindResponse: _TypeAlias = RewindResponse  # noqa: Y015
 
 @_typing.final
+class PeekRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    CONTINUATIONS_FIELD_NUMBER: _builtins.int
+    EXPECTED_POSITION_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    expected_position: _builtins.int
+    """Refuse with ABORTED {POSITION_MISMATCH} unless the session stands exactly here."""
+    @_builtins.property
+    def continuations(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.SequenceInput]:
+        """At most 1,024, each of at least one token."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        continuations: _abc.Iterable[_common_pb2.SequenceInput] | None = ...,
+        expected_position: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "expected_position", b"expected_position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "continuations", b"continuations", "expected_position", b"expected_position", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_position: _TypeAlias = _typing.Literal["expected_position"]  # noqa: Y015
+    _WhichOneofArgType__expected_position: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_position) -> _WhichOneofReturnType__expected_position | None: ...
+
+Global___PeekRequest: _TypeAlias = PeekRequest  # noqa: Y015
+
+@_typing.final
+class PeekResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> _common_pb2.SessionStatus: ...
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Score]:
+        """In the order of the continuations."""
+
+    def __init__(
+        self,
+        *,
+        session: _common_pb2.SessionStatus | None = ...,
+        scores: _abc.Iterable[_common_pb2.Score] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scores", b"scores", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeekResponse: _TypeAlias = PeekResponse  # noqa: Y015
+
+@_typing.final
 class DropCheckpointRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

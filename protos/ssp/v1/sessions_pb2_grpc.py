@@ -59,6 +59,11 @@ class SessionsStub:
                 request_serializer=ssp_dot_v1_dot_sessions__pb2.RewindRequest.SerializeToString,
                 response_deserializer=ssp_dot_v1_dot_sessions__pb2.RewindResponse.FromString,
                 _registered_method=True)
+        self.Peek = channel.unary_unary(
+                '/ssp.v1.Sessions/Peek',
+                request_serializer=ssp_dot_v1_dot_sessions__pb2.PeekRequest.SerializeToString,
+                response_deserializer=ssp_dot_v1_dot_sessions__pb2.PeekResponse.FromString,
+                _registered_method=True)
         self.DropCheckpoint = channel.unary_unary(
                 '/ssp.v1.Sessions/DropCheckpoint',
                 request_serializer=ssp_dot_v1_dot_sessions__pb2.DropCheckpointRequest.SerializeToString,
@@ -120,6 +125,13 @@ class SessionsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Peek(self, request, context):
+        """Tells how likely continuations are, each by itself; the session stays as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DropCheckpoint(self, request, context):
         """Frees a checkpoint.
         """
@@ -175,6 +187,11 @@ def add_SessionsServicer_to_server(servicer, server):
                     servicer.Rewind,
                     request_deserializer=ssp_dot_v1_dot_sessions__pb2.RewindRequest.FromString,
                     response_serializer=ssp_dot_v1_dot_sessions__pb2.RewindResponse.SerializeToString,
+            ),
+            'Peek': grpc.unary_unary_rpc_method_handler(
+                    servicer.Peek,
+                    request_deserializer=ssp_dot_v1_dot_sessions__pb2.PeekRequest.FromString,
+                    response_serializer=ssp_dot_v1_dot_sessions__pb2.PeekResponse.SerializeToString,
             ),
             'DropCheckpoint': grpc.unary_unary_rpc_method_handler(
                     servicer.DropCheckpoint,
@@ -332,6 +349,33 @@ class Sessions:
             '/ssp.v1.Sessions/Rewind',
             ssp_dot_v1_dot_sessions__pb2.RewindRequest.SerializeToString,
             ssp_dot_v1_dot_sessions__pb2.RewindResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Peek(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ssp.v1.Sessions/Peek',
+            ssp_dot_v1_dot_sessions__pb2.PeekRequest.SerializeToString,
+            ssp_dot_v1_dot_sessions__pb2.PeekResponse.FromString,
             options,
             channel_credentials,
             insecure,

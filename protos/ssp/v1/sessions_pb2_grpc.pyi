@@ -43,6 +43,8 @@ class SessionsStub:
     """Keeps the state that a session has now under a name. It counts as a session's state in the server's memory."""
     Rewind: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.RewindRequest, _sessions_pb2.RewindResponse]
     """Puts a session back to a checkpoint, which stays. NOT_FOUND {CHECKPOINT_NOT_FOUND}: none has that name."""
+    Peek: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.PeekRequest, _sessions_pb2.PeekResponse]
+    """Tells how likely continuations are, each by itself; the session stays as it is."""
     DropCheckpoint: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.DropCheckpointRequest, _sessions_pb2.DropCheckpointResponse]
     """Frees a checkpoint."""
     GetSession: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.GetSessionRequest, _sessions_pb2.GetSessionResponse]
@@ -67,6 +69,8 @@ class SessionsAsyncStub(SessionsStub):
     """Keeps the state that a session has now under a name. It counts as a session's state in the server's memory."""
     Rewind: _aio.UnaryUnaryMultiCallable[_sessions_pb2.RewindRequest, _sessions_pb2.RewindResponse]  # type: ignore[assignment]
     """Puts a session back to a checkpoint, which stays. NOT_FOUND {CHECKPOINT_NOT_FOUND}: none has that name."""
+    Peek: _aio.UnaryUnaryMultiCallable[_sessions_pb2.PeekRequest, _sessions_pb2.PeekResponse]  # type: ignore[assignment]
+    """Tells how likely continuations are, each by itself; the session stays as it is."""
     DropCheckpoint: _aio.UnaryUnaryMultiCallable[_sessions_pb2.DropCheckpointRequest, _sessions_pb2.DropCheckpointResponse]  # type: ignore[assignment]
     """Frees a checkpoint."""
     GetSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.GetSessionRequest, _sessions_pb2.GetSessionResponse]  # type: ignore[assignment]
@@ -118,6 +122,14 @@ class SessionsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_sessions_pb2.RewindResponse, _abc.Awaitable[_sessions_pb2.RewindResponse]]:
         """Puts a session back to a checkpoint, which stays. NOT_FOUND {CHECKPOINT_NOT_FOUND}: none has that name."""
+
+    @_abc_1.abstractmethod
+    def Peek(
+        self,
+        request: _sessions_pb2.PeekRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sessions_pb2.PeekResponse, _abc.Awaitable[_sessions_pb2.PeekResponse]]:
+        """Tells how likely continuations are, each by itself; the session stays as it is."""
 
     @_abc_1.abstractmethod
     def DropCheckpoint(

@@ -36,6 +36,13 @@ class GenerationService:
         async for response in responses:
             yield response
 
+    async def Score(self, request: generation_pb2.ScoreRequest) -> generation_pb2.ScoreResponse:
+        generator = self.registry.generator(request.model)
+        rows = wire.several_token_ids(request.inputs, generator.tokenizer)
+        calls = generator.score(rows)
+        await self.readers.finish_all(calls, generator.engine)
+        return generation_pb2.ScoreResponse(scores=map(wire.score, calls, rows))
+
     async def _on_session(
         self, request: generation_pb2.GenerateRequest, request_id: str, options: ChunkOptions
     ) -> AsyncIterator[Response]:

@@ -61,6 +61,15 @@ class SessionsService:
         self.sessions.rewind(session, request.name, _expected_position(request))
         return sessions_pb2.RewindResponse(session=wire.session_status(session))
 
+    async def Peek(self, request: sessions_pb2.PeekRequest) -> sessions_pb2.PeekResponse:
+        session = self.sessions.get(request.session_id)
+        generator = self.registry.generator(session.model)
+        rows = wire.several_token_ids(request.continuations, generator.tokenizer)
+        calls = self.sessions.peek(session, rows, _expected_position(request))
+        status = wire.session_status(session)
+        await self.readers.finish_all(calls, generator.engine)
+        return sessions_pb2.PeekResponse(session=status, scores=map(wire.score, calls, rows))
+
     async def DropCheckpoint(self, request: sessions_pb2.DropCheckpointRequest) -> sessions_pb2.DropCheckpointResponse:
         self.sessions.drop_checkpoint(self.sessions.get(request.session_id), request.name)
         return sessions_pb2.DropCheckpointResponse()
@@ -88,6 +97,7 @@ def _expected_position(
     request: sessions_pb2.AppendRequest
     | sessions_pb2.ForkRequest
     | sessions_pb2.CheckpointRequest
-    | sessions_pb2.RewindRequest,
+    | sessions_pb2.RewindRequest
+    | sessions_pb2.PeekRequest,
 ) -> int | None:
     return request.expected_position if request.HasField("expected_position") else None
