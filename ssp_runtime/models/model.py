@@ -30,7 +30,8 @@ class TokenEmbedding(nn.Embedding):
         self.scale = config.scale
 
     def forward(self, ids: Tensor) -> Tensor:
-        return super().forward(ids) * self.scale
+        x = super().forward(ids)
+        return x if self.scale == 1 else x * self.scale
 
 
 class Backbone(nn.Module):
