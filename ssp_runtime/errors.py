@@ -6,11 +6,13 @@ SSPError
 ├── NotFound (LookupError)
 │   ├── UnknownModel
 │   ├── UnknownSession
+│   │   └── SessionExpired
 │   └── UnknownCheckpoint
 ├── Conflict
 │   ├── PositionMismatch            the session stands elsewhere than the caller expected
 │   └── SessionBusy                 another call on it is under way
 ├── Exhausted                       no room now; `retry_after` seconds says when to ask again
+├── StateCorrupt                    a session's state is lost
 └── Draining                        the server is going away
 """
 
@@ -42,6 +44,10 @@ class UnknownSession(NotFound):
     pass
 
 
+class SessionExpired(UnknownSession):
+    pass
+
+
 class UnknownCheckpoint(NotFound):
     pass
 
@@ -62,6 +68,10 @@ class Exhausted(SSPError):
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class StateCorrupt(SSPError):
+    """A state holds NaN or infinite values."""
 
 
 class Draining(SSPError):

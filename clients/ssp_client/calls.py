@@ -158,12 +158,15 @@ def get_model(name: str) -> Call[ModelInfo]:
     )
 
 
-def open_session(*, model: str, routing_key: str, request_id: str) -> Call[SessionInfo]:
+def open_session(*, model: str, routing_key: str, request_id: str, ttl: float | None) -> Call[SessionInfo]:
     """A new session; without `request_id` the call gets a fresh one."""
     return _call(
         "/ssp.v1.Sessions/OpenSession",
         sessions_pb2.OpenSessionRequest(
-            model=model, routing_key=routing_key, request_id=request_id or new_request_id()
+            model=model,
+            routing_key=routing_key,
+            request_id=request_id or new_request_id(),
+            ttl=None if ttl is None else wire.duration_to_proto(ttl),
         ),
         sessions_pb2.OpenSessionResponse,
         lambda response: wire.session_from_proto(response.session),

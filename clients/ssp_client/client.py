@@ -216,6 +216,7 @@ class Client:
         *,
         routing_key: str = "",
         request_id: str = "",
+        ttl: float | None = None,
         check_position: bool = True,
         timeout: float | None = None,
     ) -> Session:
@@ -225,9 +226,10 @@ class Client:
             model: may be empty if the server has one model that generates.
             routing_key: first part of the id, for routers: 1 to 64 letters, digits, '-' or '_'.
             request_id: names the call; a retry under the same name returns the session made first.
+            ttl: seconds after which the server closes it if nobody uses it; None is never.
             check_position: have the server refuse calls once another client has advanced the session.
         """
-        call = calls.open_session(model=model, routing_key=routing_key, request_id=request_id)
+        call = calls.open_session(model=model, routing_key=routing_key, request_id=request_id, ttl=ttl)
         info = self._transport.unary(call, timeout)
         cursor = Cursor(info.session_id, check_position=check_position, status=info.status)
         return Session(self._transport, cursor, model=info.model, owned=True)

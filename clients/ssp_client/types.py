@@ -185,6 +185,8 @@ class SessionInfo:
     busy: bool
     # Where it can be rewound to.
     checkpoints: tuple[SessionCheckpoint, ...] = ()
+    # Seconds after which it is closed if nobody uses it; None is never.
+    ttl: float | None = None
 
     @property
     def session_id(self) -> str:

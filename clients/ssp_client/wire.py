@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ssp.v1 import classification_pb2, common_pb2, generation_pb2, models_pb2, sessions_pb2
@@ -197,7 +198,15 @@ def session_from_proto(message: sessions_pb2.Session) -> SessionInfo:
         state_bytes=message.state_bytes,
         busy=message.busy,
         checkpoints=tuple(SessionCheckpoint(name=kept.name, position=kept.position) for kept in message.checkpoints),
+        ttl=message.ttl.ToTimedelta().total_seconds() if message.HasField("ttl") else None,
     )
+
+
+def duration_to_proto(seconds: float) -> Duration:
+    """A length of time."""
+    duration = Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration
 
 
 def _datetime(time: Timestamp) -> datetime:

@@ -16,6 +16,7 @@ from ssp_runtime.errors import (
     NotFound,
     PositionMismatch,
     SessionBusy,
+    SessionExpired,
     SSPError,
     UnknownCheckpoint,
     UnknownModel,
@@ -28,6 +29,7 @@ DOMAIN = "ssp.v1"
 _TABLE: tuple[tuple[type[SSPError], StatusCode, str], ...] = (
     (InvalidRequest, StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
     (UnknownModel, StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"),
+    (SessionExpired, StatusCode.NOT_FOUND, "SESSION_EXPIRED"),
     (UnknownSession, StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"),
     (UnknownCheckpoint, StatusCode.NOT_FOUND, "CHECKPOINT_NOT_FOUND"),
     (NotFound, StatusCode.NOT_FOUND, "NOT_FOUND"),

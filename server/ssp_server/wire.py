@@ -23,6 +23,7 @@ FINISH_REASONS = {
     FinishReason.ERROR: common_pb2.FINISH_REASON_ERROR,
 }
 MAX_SCORED = 1024
+MAX_TTL = 10 * 365 * 86_400  # seconds
 _PLAIN = (
     "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
     "max_tokens", "min_tokens", "ignore_eos", "n",
@@ -99,10 +100,19 @@ def session_status(session: Session, position: int | None = None) -> common_pb2.
     )
 
 
+def ttl(request: sessions_pb2.OpenSessionRequest) -> float | None:
+    if not request.HasField("ttl"):
+        return None
+    seconds = request.ttl.seconds + request.ttl.nanos / 1e9
+    if not 0 < seconds <= MAX_TTL:
+        raise InvalidRequest(f"ttl must be above 0 and at most {MAX_TTL} seconds, or absent; not {seconds:g}")
+    return seconds
+
+
 def session_info(session: Session, generator: Generator) -> sessions_pb2.Session:
     sequence = session.sequence
     on_device = sequence in generator.engine.pool
-    return sessions_pb2.Session(
+    message = sessions_pb2.Session(
         status=session_status(session),
         model=session.model,
         create_time=_timestamp(session.created),
@@ -115,6 +125,9 @@ def session_info(session: Session, generator: Generator) -> sessions_pb2.Session
             for name, kept in list(session.checkpoints.items())
         ],
     )
+    if session.ttl is not None:
+        message.ttl.FromNanoseconds(round(session.ttl * 1e9))
+    return message
 
 
 def usage(call: Call) -> common_pb2.Usage:

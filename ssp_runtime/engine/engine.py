@@ -10,14 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
+from ssp_runtime.engine import scores
 from ssp_runtime.engine.observer import Observer
 from ssp_runtime.engine.sampling import Draw, sample
 from ssp_runtime.engine.scheduler import Scheduler, SchedulerConfig
 from ssp_runtime.engine.sequence import Call, FinishReason, Progress, Sequence
 from ssp_runtime.engine.state_pool import StatePool
-from ssp_runtime.errors import Draining, SSPError
+from ssp_runtime.errors import Draining, StateCorrupt
 from ssp_runtime.models.model import LanguageModel
 
 
@@ -31,13 +31,6 @@ class EngineConfig:
     stall_seconds: float = 60.0
     threads: int = 1
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
-
-
-SCORED_PIECE = 256  # tokens; each has scores over the whole vocabulary
-
-
-class StateCorrupt(SSPError):
-    """A state holds NaN or infinite values."""
 
 
 class Engine:
@@ -237,7 +230,7 @@ class Engine:
         for call, count in plan:
             assert isinstance(call, Call)
             try:
-                most = count if call.scores is None else min(count, SCORED_PIECE)
+                most = count if call.scores is None else min(count, scores.PIECE)
                 tokens += self._fold(call, min(most, len(call.todo) - 1))
             except Exception as error:  # its caller must hear of it, and the thread must live on
                 self._finish(call, FinishReason.ERROR, error)
@@ -257,7 +250,7 @@ class Engine:
                 new = self._model.fold(ids_L[None, :-1], row)
             else:
                 logits_BLV, new = self._model(ids_L[None, :-1], row)
-                call.scores += _log_probabilities(logits_BLV[0], ids_L[1:])
+                call.scores += scores.log_probabilities(logits_BLV[0], ids_L[1:])
             for name, tensor in new.items():
                 row[name].copy_(tensor)
             call.todo = call.todo[count:]
@@ -392,11 +385,3 @@ class Engine:
     def _release(self, sequence: Sequence) -> None:
         self._pool.release(sequence)
         sequence.spilled = None
-
-
-def _log_probabilities(logits_LV: Tensor, ids_L: Tensor) -> list[float]:
-    """Of each id under the logits of its place. Raises `StateCorrupt` if those are not finite."""
-    if not bool(torch.isfinite(logits_LV).all()):
-        raise StateCorrupt("the state of this session holds NaN or infinite values")
-    chosen_L1 = logits_LV.float().log_softmax(-1).gather(-1, ids_L[:, None])
-    return [float(value) for value in chosen_L1[:, 0]]

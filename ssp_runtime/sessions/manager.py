@@ -6,7 +6,6 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field, replace
 
-from ssp_runtime.engine.engine import StateCorrupt
 from ssp_runtime.engine.generator import Generator
 from ssp_runtime.engine.sampling_params import SamplingParams
 from ssp_runtime.engine.sequence import Call, Sequence
@@ -15,13 +14,15 @@ from ssp_runtime.errors import (
     InvalidRequest,
     PositionMismatch,
     SessionBusy,
+    SessionExpired,
+    StateCorrupt,
     UnknownCheckpoint,
     UnknownSession,
 )
 from ssp_runtime.sessions.session import Session, check_checkpoint_name, check_id, new_id
 
 MAX_REQUEST_ID = 128
-_REMEMBERED_OPENS = 10_000
+_REMEMBERED = 10_000
 _PAGE_TOKEN = re.compile(r"[0-9]{1,18}")
 
 
@@ -51,11 +52,15 @@ class SessionManager:
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._generators: dict[str, Generator] = {}
         self._opened: OrderedDict[tuple[str, str], str] = OrderedDict()  # (model, request_id) -> session
+        self._expired: OrderedDict[str, None] = OrderedDict()  # ids of sessions that were not used for their ttl
         self._state_bytes = 0
         self._num_opened = 0
 
-    def open(self, generator: Generator, routing_key: str = "", request_id: str = "") -> Session:
-        """A new session in the initial state; with a `request_id` seen before, the session made then.
+    def open(
+        self, generator: Generator, routing_key: str = "", request_id: str = "", ttl: float | None = None
+    ) -> Session:
+        """A new session in the initial state; with a `request_id` seen before, the session made then. It is closed when
+        nobody used it for `ttl` seconds.
 
         Raises:
             Exhausted: there are as many sessions, or bytes of state, as the limits allow.
@@ -65,7 +70,7 @@ class SessionManager:
             known = self._known(generator, request_id)
             if known is not None:
                 return known
-            return self._admit(generator, routing_key, request_id, generator.new_sequence(kept=True))
+            return self._admit(generator, routing_key, request_id, ttl)
 
     def fork(
         self, session: Session, *, routing_key: str = "", request_id: str = "", expected_position: int | None = None
@@ -76,14 +81,15 @@ class SessionManager:
             SessionBusy, PositionMismatch, Exhausted, StateCorrupt: nothing was done.
         """
         check_request_id(request_id)
-        generator = self.generator(session)
         with self._lock:
+            generator = self._generator_of(session)
             known = self._known(generator, request_id)
             if known is not None:
                 return known
             _check_idle(session)
             _check_standing(session, expected_position)
-            forked = self._admit(generator, routing_key, request_id, generator.new_sequence(kept=True))
+            session.touch()  # or making room for the other might remove this one
+            forked = self._admit(generator, routing_key, request_id, session.ttl)
             generator.copy(session.sequence, forked.sequence)
             return forked
 
@@ -94,8 +100,8 @@ class SessionManager:
             SessionBusy, PositionMismatch, Exhausted, StateCorrupt: nothing was done.
         """
         check_checkpoint_name(name)
-        generator = self.generator(session)
         with self._lock:
+            generator = self._generator_of(session)
             _check_idle(session)
             _check_standing(session, expected_position)
             kept = session.checkpoints.get(name)
@@ -104,6 +110,7 @@ class SessionManager:
                 self._state_bytes += generator.state_bytes
                 kept = session.checkpoints[name] = generator.new_sequence(kept=True)
             generator.copy(session.sequence, kept)
+            session.touch()
 
     def rewind(self, session: Session, name: str, expected_position: int | None = None) -> None:
         """Puts the session back to a checkpoint, which stays. What was computed since and not delivered is dropped.
@@ -111,13 +118,14 @@ class SessionManager:
         Raises:
             UnknownCheckpoint, SessionBusy, PositionMismatch: nothing was done.
         """
-        generator = self.generator(session)
         with self._lock:
+            generator = self._generator_of(session)
             kept = _checkpoint(session, name)
             _check_idle(session)
             _check_position(session, expected_position)
             generator.copy(kept, session.sequence)
             session.sequence.version += 1
+            session.touch()
 
     def peek(self, session: Session, continuations: Ids[Ids[int]], expected_position: int | None = None) -> list[Call]:
         """Calls under way that score continuations of the session, which itself stays as it is.
@@ -125,16 +133,17 @@ class SessionManager:
         Raises:
             InvalidRequest, SessionBusy, PositionMismatch, Exhausted, StateCorrupt: nothing was done.
         """
-        generator = self.generator(session)
         with self._lock:
+            generator = self._generator_of(session)
             _check_idle(session)
             _check_standing(session, expected_position)
+            session.touch()
             return generator.score(continuations, session.sequence)
 
     def drop_checkpoint(self, session: Session, name: str) -> None:
         """Raises `UnknownCheckpoint` if there is none."""
-        generator = self.generator(session)
         with self._lock:
+            generator = self._generator_of(session)
             kept = _checkpoint(session, name)
             del session.checkpoints[name]
             self._state_bytes -= generator.state_bytes
@@ -143,16 +152,18 @@ class SessionManager:
     def get(self, session_id: str) -> Session:
         check_id(session_id)
         with self._lock:
+            if (session := self._sessions.get(session_id)) is not None and session.has_expired:
+                self._remove_expired()
             session = self._sessions.get(session_id)
+            if session_id in self._expired:
+                raise SessionExpired("the session was not used for as long as its ttl; open another")
         if session is None:
             raise UnknownSession("no session has this session_id; it was closed, or opened on another server")
         return session
 
     def generator(self, session: Session) -> Generator:
         with self._lock:
-            if session.id not in self._generators:
-                raise UnknownSession("the session was closed")
-            return self._generators[session.id]
+            return self._generator_of(session)
 
     def list(self, model: str, after: str, count: int) -> tuple[list[Session], str]:
         """Sessions of a model ("": of all), oldest first, and a page token for `after` if more follow. Sessions closed
@@ -160,6 +171,7 @@ class SessionManager:
         if after and not _PAGE_TOKEN.fullmatch(after):
             raise InvalidRequest("page_token is not one that ListSessions returned; begin again without it")
         with self._lock:
+            self._remove_expired()
             left = [s for s in self._sessions.values() if model in ("", s.model) and s.number > int(after or 0)]
         page = left[:count]
         return page, str(page[-1].number) if len(left) > count else ""
@@ -168,6 +180,7 @@ class SessionManager:
         """Where the open sessions are, and what they do."""
         census = Census()
         with self._lock:
+            self._remove_expired()
             pairs = [(session, self._generators[session.id]) for session in self._sessions.values()]
         for session, generator in pairs:
             tier = "device" if session.sequence in generator.engine.pool else "host"
@@ -180,14 +193,9 @@ class SessionManager:
     def close(self, session_id: str) -> Session:
         """Ends a session; a call under way on it is cancelled."""
         session = self.get(session_id)
-        generator = self.generator(session)
         with self._lock:
-            if self._sessions.pop(session.id, None) is None:
-                raise UnknownSession("the session was closed")
-            del self._generators[session.id]
-            self._state_bytes -= generator.state_bytes * (1 + len(session.checkpoints))
-        for sequence in (session.sequence, *session.checkpoints.values()):
-            generator.discard(sequence)
+            self._generator_of(session)
+            self._remove(session)
         return session
 
     def start(
@@ -207,9 +215,9 @@ class SessionManager:
             SessionBusy, PositionMismatch, Exhausted, StateCorrupt: nothing was done.
         """
         check_request_id(request_id)
-        generator = self.generator(session)
         sequence = session.sequence
         with self._lock:
+            generator = self._generator_of(session)
             _check_idle(session)
             last_id, last = sequence.last_call or ("", None)
             if last is not None and request_id and request_id == last_id:
@@ -224,16 +232,45 @@ class SessionManager:
             sequence.last_call = (request_id, call)  # a call that was refused never was
         return call
 
+    # With the lock held
+
+    def _generator_of(self, session: Session) -> Generator:
+        if session.id not in self._generators:
+            raise UnknownSession("the session was closed")
+        return self._generators[session.id]
+
+    def _remove(self, session: Session) -> None:
+        generator = self._generators.pop(session.id)
+        del self._sessions[session.id]
+        self._state_bytes -= generator.state_bytes * (1 + len(session.checkpoints))
+        for sequence in (session.sequence, *session.checkpoints.values()):
+            generator.discard(sequence)
+
+    def _remove_expired(self) -> None:
+        """Those that nobody used for as long as they were to be kept."""
+        for session in [session for session in self._sessions.values() if session.has_expired]:
+            self._remove(session)
+            self._expired[session.id] = None
+            if len(self._expired) > _REMEMBERED:
+                self._expired.popitem(last=False)
+
     def _known(self, generator: Generator, request_id: str) -> Session | None:
         """The session that a call of that name made before."""
         return self._sessions.get(self._opened.get((generator.name, request_id), "")) if request_id else None
 
-    def _admit(self, generator: Generator, routing_key: str, request_id: str, sequence: Sequence) -> Session:
+    def _admit(self, generator: Generator, routing_key: str, request_id: str, ttl: float | None) -> Session:
+        self._remove_expired()
         if len(self._sessions) >= self._limits.max_sessions:
             raise Exhausted(f"{len(self._sessions)} sessions are open, as many as allowed; close some", retry_after=5)
         self._check_room_for_state(generator)
         number = self._num_opened + 1
-        session = Session(id=new_id(routing_key), number=number, model=generator.name, sequence=sequence)
+        session = Session(
+            id=new_id(routing_key),
+            number=number,
+            model=generator.name,
+            sequence=generator.new_sequence(kept=True),
+            ttl=ttl,
+        )
         self._num_opened = number
         self._sessions[session.id] = session
         self._generators[session.id] = generator
@@ -249,7 +286,7 @@ class SessionManager:
     def _remember(self, model: str, request_id: str, session_id: str) -> None:
         if request_id:
             self._opened[model, request_id] = session_id
-            if len(self._opened) > _REMEMBERED_OPENS:
+            if len(self._opened) > _REMEMBERED:
                 self._opened.popitem(last=False)
 
 

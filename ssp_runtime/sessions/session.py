@@ -21,8 +21,19 @@ class Session:
     number: int
     model: str
     sequence: Sequence
+    ttl: float | None = None  # seconds that it is kept unused; None: for ever
     checkpoints: dict[str, Sequence] = field(default_factory=dict)
     created: float = field(default_factory=time.time)
+
+    def touch(self) -> None:
+        """It was used."""
+        self.sequence.last_used = time.time()
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether nobody used it for as long as it was to be kept."""
+        idle = self.ttl is not None and self.sequence.call is None
+        return idle and self.ttl is not None and time.time() - self.sequence.last_used > self.ttl
 
 
 def new_id(routing_key: str) -> str:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -99,6 +100,20 @@ def test_what_the_server_knows_of_a_session(client: Client) -> None:
         assert before.create_time == after.create_time and before.last_used_time and after.last_used_time
         assert before.last_used_time < after.last_used_time
         assert after.state_bytes == client.model("writer").state_bytes_per_session
+
+
+def test_a_ttl(client: Client) -> None:
+    session = client.open_session(ttl=0.2)
+    assert session.info().ttl == 0.2
+    with session.fork() as forked:
+        assert forked.info().ttl == 0.2
+    time.sleep(0.4)
+    with pytest.raises(NotFound, match="not used for as long as its ttl"):
+        session.append(TEXT)
+    with pytest.raises(InvalidArgument, match="ttl must be above 0"):
+        client.open_session(ttl=-1)
+    with client.open_session() as unlimited:
+        assert unlimited.info().ttl is None
 
 
 def test_closing(client: Client) -> None:

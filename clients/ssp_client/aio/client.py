@@ -189,11 +189,12 @@ class AsyncClient:
         *,
         routing_key: str = "",
         request_id: str = "",
+        ttl: float | None = None,
         check_position: bool = True,
         timeout: float | None = None,
     ) -> AsyncSession:
         """Makes a session in the model's initial state; as `Client.open_session`."""
-        call = calls.open_session(model=model, routing_key=routing_key, request_id=request_id)
+        call = calls.open_session(model=model, routing_key=routing_key, request_id=request_id, ttl=ttl)
         info = await self._transport.unary(call, timeout)
         cursor = Cursor(info.session_id, check_position=check_position, status=info.status)
         return AsyncSession(self._transport, cursor, model=info.model, owned=True)

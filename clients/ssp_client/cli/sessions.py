@@ -10,7 +10,7 @@ from typing import Annotated, TypeAlias
 import tyro
 from tyro.conf import Positional
 
-from ssp_client.cli.connection import ModelName, Server
+from ssp_client.cli.connection import ModelName, OptionalFloat, Server
 from ssp_client.cli.output import in_bytes, note, table
 from ssp_client.cli.score import scores_table
 from ssp_client.types import SessionInfo
@@ -32,12 +32,14 @@ class Open:
     """The model; may be left out if the server has one that generates."""
     routing_key: str = ""
     """First part of the id, for routers: 1 to 64 letters, digits, - or _."""
+    ttl: OptionalFloat = None
+    """Seconds after which it is closed if nobody uses it; without it is kept until it is closed."""
     server: Server = field(default_factory=Server)
 
     def run(self) -> int:
         """Prints the id."""
         with self.server.client() as client:
-            print(client.open_session(self.model, routing_key=self.routing_key).id)
+            print(client.open_session(self.model, routing_key=self.routing_key, ttl=self.ttl).id)
         return 0
 
 

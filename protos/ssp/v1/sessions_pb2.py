@@ -22,63 +22,64 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from ssp.v1 import common_pb2 as ssp_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15ssp/v1/sessions.proto\x12\x06ssp.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13ssp/v1/common.proto\"\x93\x02\n\x07Session\x12%\n\x06status\x18\x01 \x01(\x0b\x32\x15.ssp.v1.SessionStatus\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_used_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x04tier\x18\x05 \x01(\x0e\x32\x0c.ssp.v1.Tier\x12\x13\n\x0bstate_bytes\x18\x06 \x01(\x04\x12\x0c\n\x04\x62usy\x18\x07 \x01(\x08\x12.\n\x0b\x63heckpoints\x18\x08 \x03(\x0b\x32\x19.ssp.v1.SessionCheckpoint\"3\n\x11SessionCheckpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x04\"L\n\x12OpenSessionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x0brouting_key\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"7\n\x13OpenSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.ssp.v1.Session\"\x93\x01\n\rAppendRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12$\n\x05input\x18\x02 \x01(\x0b\x32\x15.ssp.v1.SequenceInput\x12\x1e\n\x11\x65xpected_position\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x04 \x01(\tB\x14\n\x12_expected_position\"V\n\x0e\x41ppendResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ssp.v1.SessionStatus\x12\x1c\n\x05usage\x18\x02 \x01(\x0b\x32\r.ssp.v1.Usage\"\x80\x01\n\x0b\x46orkRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x13\n\x0brouting_key\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x1e\n\x11\x65xpected_position\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x14\n\x12_expected_position\"0\n\x0c\x46orkResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.ssp.v1.Session\"k\n\x11\x43heckpointRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x1e\n\x11\x65xpected_position\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x14\n\x12_expected_position\"<\n\x12\x43heckpointResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ssp.v1.SessionStatus\"g\n\rRewindRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x1e\n\x11\x65xpected_position\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x14\n\x12_expected_position\"8\n\x0eRewindResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ssp.v1.SessionStatus\"\x85\x01\n\x0bPeekRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12,\n\rcontinuations\x18\x02 \x03(\x0b\x32\x15.ssp.v1.SequenceInput\x12\x1e\n\x11\x65xpected_position\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x14\n\x12_expected_position\"U\n\x0cPeekResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ssp.v1.SessionStatus\x12\x1d\n\x06scores\x18\x02 \x03(\x0b\x32\r.ssp.v1.Score\"9\n\x15\x44ropCheckpointRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x18\n\x16\x44ropCheckpointResponse\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"6\n\x12GetSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.ssp.v1.Session\"K\n\x13ListSessionsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"R\n\x14ListSessionsResponse\x12!\n\x08sessions\x18\x01 \x03(\x0b\x32\x0f.ssp.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x13\x43loseSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\">\n\x14\x43loseSessionResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ssp.v1.SessionStatus*<\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\x0f\n\x0bTIER_DEVICE\x10\x01\x12\r\n\tTIER_HOST\x10\x02\x32\x9b\x05\n\x08Sessions\x12\x46\n\x0bOpenSession\x12\x1a.ssp.v1.OpenSessionRequest\x1a\x1b.ssp.v1.OpenSessionResponse\x12\x37\n\x06\x41ppend\x12\x15.ssp.v1.AppendRequest\x1a\x16.ssp.v1.AppendResponse\x12\x31\n\x04\x46ork\x12\x13.ssp.v1.ForkRequest\x1a\x14.ssp.v1.ForkResponse\x12\x43\n\nCheckpoint\x12\x19.ssp.v1.CheckpointRequest\x1a\x1a.ssp.v1.CheckpointResponse\x12\x37\n\x06Rewind\x12\x15.ssp.v1.RewindRequest\x1a\x16.ssp.v1.RewindResponse\x12\x31\n\x04Peek\x12\x13.ssp.v1.PeekRequest\x1a\x14.ssp.v1.PeekResponse\x12O\n\x0e\x44ropCheckpoint\x12\x1d.ssp.v1.DropCheckpointRequest\x1a\x1e.ssp.v1.DropCheckpointResponse\x12\x43\n\nGetSession\x12\x19.ssp.v1.GetSessionRequest\x1a\x1a.ssp.v1.GetSessionResponse\x12I\n\x0cListSessions\x12\x1b.ssp.v1.ListSessionsRequest\x1a\x1c.ssp.v1.ListSessionsResponse\x12I\n\x0c\x43loseSession\x12\x1b.ssp.v1.CloseSessionRequest\x1a\x1c.ssp.v1.CloseSessionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15ssp/v1/sessions.proto\x12\x06ssp.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13ssp/v1/common.proto\"\xbb\x02\n\x07Session\x12%\n\x06status\x18\x01 \x01(\x0b\x32\x15.ssp.v1.SessionStatus\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_used_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x04tier\x18\x05 \x01(\x0e\x32\x0c.ssp.v1.Tier\x12\x13\n\x0bstate_bytes\x18\x06 \x01(\x04\x12\x0c\n\x04\x62usy\x18\x07 \x01(\x08\x12.\n\x0b\x63heckpoints\x18\x08 \x03(\x0b\x32\x19.ssp.v1.SessionCheckpoint\x12&\n\x03ttl\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"3\n\x11SessionCheckpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x04\"t\n\x12OpenSessionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x0brouting_key\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\x13OpenSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.ssp.v1.Session\"\x93\x01\n\rAppendRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12$\n\x05input\x18\x02 \x01(\x0b\x32\x15.ssp.v1.SequenceInput\x12\x1e\n\x11\x65xpected_position\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x04 \x01(\tB\x14\n\x12_expected_position\"V\n\x0e\x41ppendResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ssp.v1.SessionStatus\x12\x1c\n\x05usage\x18\x02 \x01(\x0b\x32\r.ssp.v1.Usage\"\x80\x01\n\x0b\x46orkRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x13\n\x0brouting_key\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x1e\n\x11\x65xpected_position\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x14\n\x12_expected_position\"0\n\x0c\x46orkResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.ssp.v1.Session\"k\n\x11\x43heckpointRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x1e\n\x11\x65xpected_position\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x14\n\x12_expected_position\"<\n\x12\x43heckpointResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ssp.v1.SessionStatus\"g\n\rRewindRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x1e\n\x11\x65xpected_position\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x14\n\x12_expected_position\"8\n\x0eRewindResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ssp.v1.SessionStatus\"\x85\x01\n\x0bPeekRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12,\n\rcontinuations\x18\x02 \x03(\x0b\x32\x15.ssp.v1.SequenceInput\x12\x1e\n\x11\x65xpected_position\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x14\n\x12_expected_position\"U\n\x0cPeekResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ssp.v1.SessionStatus\x12\x1d\n\x06scores\x18\x02 \x03(\x0b\x32\r.ssp.v1.Score\"9\n\x15\x44ropCheckpointRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x18\n\x16\x44ropCheckpointResponse\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"6\n\x12GetSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.ssp.v1.Session\"K\n\x13ListSessionsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"R\n\x14ListSessionsResponse\x12!\n\x08sessions\x18\x01 \x03(\x0b\x32\x0f.ssp.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x13\x43loseSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\">\n\x14\x43loseSessionResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ssp.v1.SessionStatus*<\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\x0f\n\x0bTIER_DEVICE\x10\x01\x12\r\n\tTIER_HOST\x10\x02\x32\x9b\x05\n\x08Sessions\x12\x46\n\x0bOpenSession\x12\x1a.ssp.v1.OpenSessionRequest\x1a\x1b.ssp.v1.OpenSessionResponse\x12\x37\n\x06\x41ppend\x12\x15.ssp.v1.AppendRequest\x1a\x16.ssp.v1.AppendResponse\x12\x31\n\x04\x46ork\x12\x13.ssp.v1.ForkRequest\x1a\x14.ssp.v1.ForkResponse\x12\x43\n\nCheckpoint\x12\x19.ssp.v1.CheckpointRequest\x1a\x1a.ssp.v1.CheckpointResponse\x12\x37\n\x06Rewind\x12\x15.ssp.v1.RewindRequest\x1a\x16.ssp.v1.RewindResponse\x12\x31\n\x04Peek\x12\x13.ssp.v1.PeekRequest\x1a\x14.ssp.v1.PeekResponse\x12O\n\x0e\x44ropCheckpoint\x12\x1d.ssp.v1.DropCheckpointRequest\x1a\x1e.ssp.v1.DropCheckpointResponse\x12\x43\n\nGetSession\x12\x19.ssp.v1.GetSessionRequest\x1a\x1a.ssp.v1.GetSessionResponse\x12I\n\x0cListSessions\x12\x1b.ssp.v1.ListSessionsRequest\x1a\x1c.ssp.v1.ListSessionsResponse\x12I\n\x0c\x43loseSession\x12\x1b.ssp.v1.CloseSessionRequest\x1a\x1c.ssp.v1.CloseSessionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ssp.v1.sessions_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TIER']._serialized_start=1979
-  _globals['_TIER']._serialized_end=2039
-  _globals['_SESSION']._serialized_start=88
-  _globals['_SESSION']._serialized_end=363
-  _globals['_SESSIONCHECKPOINT']._serialized_start=365
-  _globals['_SESSIONCHECKPOINT']._serialized_end=416
-  _globals['_OPENSESSIONREQUEST']._serialized_start=418
-  _globals['_OPENSESSIONREQUEST']._serialized_end=494
-  _globals['_OPENSESSIONRESPONSE']._serialized_start=496
-  _globals['_OPENSESSIONRESPONSE']._serialized_end=551
-  _globals['_APPENDREQUEST']._serialized_start=554
-  _globals['_APPENDREQUEST']._serialized_end=701
-  _globals['_APPENDRESPONSE']._serialized_start=703
-  _globals['_APPENDRESPONSE']._serialized_end=789
-  _globals['_FORKREQUEST']._serialized_start=792
-  _globals['_FORKREQUEST']._serialized_end=920
-  _globals['_FORKRESPONSE']._serialized_start=922
-  _globals['_FORKRESPONSE']._serialized_end=970
-  _globals['_CHECKPOINTREQUEST']._serialized_start=972
-  _globals['_CHECKPOINTREQUEST']._serialized_end=1079
-  _globals['_CHECKPOINTRESPONSE']._serialized_start=1081
-  _globals['_CHECKPOINTRESPONSE']._serialized_end=1141
-  _globals['_REWINDREQUEST']._serialized_start=1143
-  _globals['_REWINDREQUEST']._serialized_end=1246
-  _globals['_REWINDRESPONSE']._serialized_start=1248
-  _globals['_REWINDRESPONSE']._serialized_end=1304
-  _globals['_PEEKREQUEST']._serialized_start=1307
-  _globals['_PEEKREQUEST']._serialized_end=1440
-  _globals['_PEEKRESPONSE']._serialized_start=1442
-  _globals['_PEEKRESPONSE']._serialized_end=1527
-  _globals['_DROPCHECKPOINTREQUEST']._serialized_start=1529
-  _globals['_DROPCHECKPOINTREQUEST']._serialized_end=1586
-  _globals['_DROPCHECKPOINTRESPONSE']._serialized_start=1588
-  _globals['_DROPCHECKPOINTRESPONSE']._serialized_end=1612
-  _globals['_GETSESSIONREQUEST']._serialized_start=1614
-  _globals['_GETSESSIONREQUEST']._serialized_end=1653
-  _globals['_GETSESSIONRESPONSE']._serialized_start=1655
-  _globals['_GETSESSIONRESPONSE']._serialized_end=1709
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1711
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1786
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1788
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1870
-  _globals['_CLOSESESSIONREQUEST']._serialized_start=1872
-  _globals['_CLOSESESSIONREQUEST']._serialized_end=1913
-  _globals['_CLOSESESSIONRESPONSE']._serialized_start=1915
-  _globals['_CLOSESESSIONRESPONSE']._serialized_end=1977
-  _globals['_SESSIONS']._serialized_start=2042
-  _globals['_SESSIONS']._serialized_end=2709
+  _globals['_TIER']._serialized_start=2091
+  _globals['_TIER']._serialized_end=2151
+  _globals['_SESSION']._serialized_start=120
+  _globals['_SESSION']._serialized_end=435
+  _globals['_SESSIONCHECKPOINT']._serialized_start=437
+  _globals['_SESSIONCHECKPOINT']._serialized_end=488
+  _globals['_OPENSESSIONREQUEST']._serialized_start=490
+  _globals['_OPENSESSIONREQUEST']._serialized_end=606
+  _globals['_OPENSESSIONRESPONSE']._serialized_start=608
+  _globals['_OPENSESSIONRESPONSE']._serialized_end=663
+  _globals['_APPENDREQUEST']._serialized_start=666
+  _globals['_APPENDREQUEST']._serialized_end=813
+  _globals['_APPENDRESPONSE']._serialized_start=815
+  _globals['_APPENDRESPONSE']._serialized_end=901
+  _globals['_FORKREQUEST']._serialized_start=904
+  _globals['_FORKREQUEST']._serialized_end=1032
+  _globals['_FORKRESPONSE']._serialized_start=1034
+  _globals['_FORKRESPONSE']._serialized_end=1082
+  _globals['_CHECKPOINTREQUEST']._serialized_start=1084
+  _globals['_CHECKPOINTREQUEST']._serialized_end=1191
+  _globals['_CHECKPOINTRESPONSE']._serialized_start=1193
+  _globals['_CHECKPOINTRESPONSE']._serialized_end=1253
+  _globals['_REWINDREQUEST']._serialized_start=1255
+  _globals['_REWINDREQUEST']._serialized_end=1358
+  _globals['_REWINDRESPONSE']._serialized_start=1360
+  _globals['_REWINDRESPONSE']._serialized_end=1416
+  _globals['_PEEKREQUEST']._serialized_start=1419
+  _globals['_PEEKREQUEST']._serialized_end=1552
+  _globals['_PEEKRESPONSE']._serialized_start=1554
+  _globals['_PEEKRESPONSE']._serialized_end=1639
+  _globals['_DROPCHECKPOINTREQUEST']._serialized_start=1641
+  _globals['_DROPCHECKPOINTREQUEST']._serialized_end=1698
+  _globals['_DROPCHECKPOINTRESPONSE']._serialized_start=1700
+  _globals['_DROPCHECKPOINTRESPONSE']._serialized_end=1724
+  _globals['_GETSESSIONREQUEST']._serialized_start=1726
+  _globals['_GETSESSIONREQUEST']._serialized_end=1765
+  _globals['_GETSESSIONRESPONSE']._serialized_start=1767
+  _globals['_GETSESSIONRESPONSE']._serialized_end=1821
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1823
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1898
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1900
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1982
+  _globals['_CLOSESESSIONREQUEST']._serialized_start=1984
+  _globals['_CLOSESESSIONREQUEST']._serialized_end=2025
+  _globals['_CLOSESESSIONRESPONSE']._serialized_start=2027
+  _globals['_CLOSESESSIONRESPONSE']._serialized_end=2089
+  _globals['_SESSIONS']._serialized_start=2154
+  _globals['_SESSIONS']._serialized_end=2821
 # @@protoc_insertion_point(module_scope)

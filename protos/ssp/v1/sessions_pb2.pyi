@@ -5,6 +5,7 @@ Sessions: recurrent states that outlive a call."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -56,6 +57,7 @@ class Session(_message.Message):
     STATE_BYTES_FIELD_NUMBER: _builtins.int
     BUSY_FIELD_NUMBER: _builtins.int
     CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model it belongs to."""
     tier: Global___Tier.ValueType
@@ -74,6 +76,10 @@ class Session(_message.Message):
     def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionCheckpoint]:
         """Where it can be rewound to."""
 
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """It is closed when nobody used it for so long. Absent: never."""
+
     def __init__(
         self,
         *,
@@ -85,10 +91,11 @@ class Session(_message.Message):
         state_bytes: _builtins.int = ...,
         busy: _builtins.bool = ...,
         checkpoints: _abc.Iterable[Global___SessionCheckpoint] | None = ...,
+        ttl: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_used_time", b"last_used_time", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_used_time", b"last_used_time", "status", b"status", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "checkpoints", b"checkpoints", "create_time", b"create_time", "last_used_time", b"last_used_time", "model", b"model", "state_bytes", b"state_bytes", "status", b"status", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "checkpoints", b"checkpoints", "create_time", b"create_time", "last_used_time", b"last_used_time", "model", b"model", "state_bytes", b"state_bytes", "status", b"status", "tier", b"tier", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -126,22 +133,30 @@ class OpenSessionRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     ROUTING_KEY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name. May be empty if the server has one model that generates."""
     routing_key: _builtins.str
     """First part of the session's id, for routers: 1 to 64 letters, digits, '-' or '_'. Default: made by the server."""
     request_id: _builtins.str
     """Names this call: a retry with the same name returns the session made first. At most 128 characters."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """Close the session when nobody used it for so long; its calls then answer NOT_FOUND {SESSION_EXPIRED}. Forks have
+        the same. Default: never.
+        """
+
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         routing_key: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "request_id", b"request_id", "routing_key", b"routing_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "request_id", b"request_id", "routing_key", b"routing_key", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -21,7 +21,7 @@ class SessionsService:
 
     async def OpenSession(self, request: sessions_pb2.OpenSessionRequest) -> sessions_pb2.OpenSessionResponse:
         generator = self.registry.generator(request.model)
-        session = self.sessions.open(generator, request.routing_key, request.request_id)
+        session = self.sessions.open(generator, request.routing_key, request.request_id, wire.ttl(request))
         return sessions_pb2.OpenSessionResponse(session=wire.session_info(session, generator))
 
     async def Append(self, request: sessions_pb2.AppendRequest) -> sessions_pb2.AppendResponse:

@@ -5,10 +5,9 @@ import time
 import pytest
 import torch
 
-from ssp_runtime.engine.engine import StateCorrupt
 from ssp_runtime.engine.generator import GenerationLimits
 from ssp_runtime.engine.sequence import Call, FinishReason
-from ssp_runtime.errors import Draining, Exhausted, InvalidRequest
+from ssp_runtime.errors import Draining, Exhausted, InvalidRequest, StateCorrupt
 from ssp_runtime.state import initial_state
 from tests.ssp_runtime.engine.engine_harness import GREEDY, Driver, driver, params, tiny_model
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence as Ids
 import pytest
 import torch
 
-from ssp_runtime.engine import engine as engine_module
+from ssp_runtime.engine import scores as scores_module
 from ssp_runtime.engine.generator import GenerationLimits
 from ssp_runtime.errors import Exhausted, InvalidRequest, PositionMismatch, SessionBusy
 from tests.ssp_runtime.engine.engine_harness import GREEDY, Driver, driver, tiny_model
@@ -37,7 +37,7 @@ def test_texts_are_scored_whole(piece: int) -> None:
 
 
 def test_a_long_text_is_scored_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "SCORED_PIECE", 5)
+    monkeypatch.setattr(scores_module, "PIECE", 5)
     with driver() as made:
         (found,) = scores(made, [TEXT])
         assert found == pytest.approx(expected([0], TEXT), abs=1e-4)

@@ -7,8 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
 
-from ssp_runtime.engine.engine import StateCorrupt
-from ssp_runtime.errors import Exhausted, InvalidRequest, PositionMismatch, SessionBusy, UnknownCheckpoint
+from ssp_runtime.errors import Exhausted, InvalidRequest, PositionMismatch, SessionBusy, StateCorrupt, UnknownCheckpoint
 from ssp_runtime.sessions.manager import SessionLimits
 from ssp_runtime.sessions.session import Session
 from tests.ssp_runtime.engine.engine_harness import GREEDY, driver

@@ -6,10 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssp_runtime.engine.engine import StateCorrupt
 from ssp_runtime.engine.generator import GenerationLimits
 from ssp_runtime.engine.sequence import Call, FinishReason
-from ssp_runtime.errors import Exhausted, InvalidRequest, PositionMismatch, SessionBusy, UnknownSession
+from ssp_runtime.errors import (
+    Exhausted,
+    InvalidRequest,
+    PositionMismatch,
+    SessionBusy,
+    SessionExpired,
+    StateCorrupt,
+    UnknownSession,
+)
 from ssp_runtime.sessions.manager import SessionLimits
 from ssp_runtime.sessions.session import Session
 from tests.ssp_runtime.engine.engine_harness import GREEDY, Driver, driver, tiny_model
@@ -303,3 +310,61 @@ def test_ids_are_secret_and_carry_their_routing_key() -> None:
     with driver() as made:
         ids = {made.sessions.open(made.generator, routing_key="tenant-7").id for _ in range(50)}
         assert len(ids) == 50 and all(each.startswith("tenant-7.") and len(each) == 9 + 32 for each in ids)
+
+
+def test_a_session_that_nobody_uses_for_its_ttl_is_closed() -> None:
+    with driver() as made:
+        kept, gone = made.open(), made.sessions.open(made.generator, ttl=60)
+        made.append(gone, TEXT)
+        forked = made.sessions.fork(gone)
+        for session in (kept, gone):
+            session.sequence.last_used -= 61
+        assert made.sessions.get(kept.id) is kept and made.sessions.get(forked.id) is forked
+        for _ in range(2):
+            with pytest.raises(SessionExpired, match="not used for as long as its ttl"):
+                made.sessions.get(gone.id)
+        assert made.sessions.list("", "", 9)[0] == [kept, forked]
+        assert sum(made.sessions.census().state_bytes.values()) == 2 * made.generator.state_bytes
+        made.wait(lambda: gone.sequence not in made.engine.pool)
+
+
+def test_every_use_starts_the_ttl_again() -> None:
+    with driver() as made:
+        session = made.sessions.open(made.generator, ttl=60)
+        made.append(session, TEXT)
+        made.sessions.checkpoint(session, "a")
+        for use in (
+            lambda: made.complete(session),
+            lambda: made.sessions.fork(session),
+            lambda: made.sessions.checkpoint(session, "a"),
+            lambda: made.sessions.rewind(session, "a"),
+            lambda: list(map(made.ended, made.sessions.peek(session, [[1]]))),
+        ):
+            session.sequence.last_used -= 50
+            use()
+            assert made.sessions.get(session.id) is session and not session.has_expired
+            session.sequence.last_used -= 50
+            assert not session.has_expired
+            session.touch()
+
+
+def test_a_fork_at_the_last_moment_is_of_the_whole_state() -> None:
+    with driver() as made:
+        session = made.sessions.open(made.generator, ttl=60)
+        made.append(session, TEXT)
+        session.sequence.last_used -= 61
+        GREEDY.check(made.complete(made.sessions.fork(session)), CONTEXT)
+
+
+def test_a_session_at_work_does_not_expire() -> None:
+    with driver(started=False) as made:
+        session = made.sessions.open(made.generator, ttl=1)
+        made.start(session, TEXT)
+        session.sequence.last_used -= 100
+        assert made.sessions.get(session.id) is session
+
+
+def test_expired_sessions_make_room() -> None:
+    with driver(session_limits=SessionLimits(max_sessions=1)) as made:
+        made.sessions.open(made.generator, ttl=1).sequence.last_used -= 2
+        assert made.open().number == 2
