@@ -83,13 +83,14 @@ class SessionManager:
         check_request_id(request_id)
         with self._lock:
             generator = self._generator_of(session)
-            known = self._known(generator, request_id)
+            name = f"{session.id}/{request_id}" if request_id else ""
+            known = self._known(generator, name)
             if known is not None:
                 return known
             _check_idle(session)
             _check_standing(session, expected_position)
             session.touch()  # or making room for the other might remove this one
-            forked = self._admit(generator, routing_key, request_id, session.ttl)
+            forked = self._admit(generator, routing_key, name, session.ttl)
             generator.copy(session.sequence, forked.sequence)
             return forked
 

@@ -62,8 +62,9 @@ def test_half_a_character_is_finished_in_either() -> None:
 
 def test_a_retried_fork_is_the_same_session() -> None:
     with driver() as made:
-        session = made.open()
+        session = made.sessions.open(made.generator, request_id="a")
         forked = made.sessions.fork(session, request_id="a")
+        assert forked is not session
         assert made.sessions.fork(session, request_id="a") is forked
         assert made.sessions.fork(session, request_id="b") is not forked
 
