@@ -4,9 +4,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from ssp_kernels.gradients import needs_grad
+from ssp_kernels.gradients import recomputed
 
 
 def in_chunks(
@@ -21,13 +20,10 @@ def in_chunks(
     """Outputs and the last state of `y, state = chunk(*tokens, *fixed, state)`, over `size` tokens of each sequence at
     a time; time is their dimension `dim`, and at least one token long.
 
-    Only the states at chunk ends live from forward to backward; what lies between is computed again (checkpointing).
+    Only the states at chunk ends live from forward to backward; what lies between is computed again.
     """
-    recompute, outputs = needs_grad(*sequences, *fixed, state), []
+    outputs = []
     for tokens in zip(*(torch.split(sequence, size, dim) for sequence in sequences), strict=True):
-        if recompute:
-            y, state = checkpoint(chunk, *tokens, *fixed, state, use_reentrant=False, preserve_rng_state=False)
-        else:
-            y, state = chunk(*tokens, *fixed, state)
+        y, state = recomputed(chunk, *tokens, *fixed, state)
         outputs.append(y)
     return torch.cat(outputs, dim), state

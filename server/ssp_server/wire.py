@@ -100,6 +100,17 @@ def session_status(session: Session, position: int | None = None) -> common_pb2.
     )
 
 
+def expected_position(
+    request: generation_pb2.GenerateRequest
+    | sessions_pb2.AppendRequest
+    | sessions_pb2.ForkRequest
+    | sessions_pb2.CheckpointRequest
+    | sessions_pb2.RewindRequest
+    | sessions_pb2.PeekRequest,
+) -> int | None:
+    return request.expected_position if request.HasField("expected_position") else None
+
+
 def ttl(request: sessions_pb2.OpenSessionRequest) -> float | None:
     if not request.HasField("ttl"):
         return None

@@ -89,13 +89,7 @@ class Generator:
             assert start is not None
             self.copy(start, sequence)
         calls = [self.new_call(*pair, None, scored=True) for pair in zip(sequences, prompts, strict=True)]
-        try:
-            for call in calls:
-                self.submit(call)
-        except SSPError:
-            for call in calls:
-                call.cancel()
-            raise
+        self.submit_all(calls)
         return calls
 
     def submit(self, call: Call) -> None:
@@ -103,6 +97,16 @@ class Generator:
         if self.engine.num_waiting >= self.limits.max_waiting:
             raise Exhausted(f"{self.engine.num_waiting} calls wait for a slot already; try again later")
         self.engine.submit(call)
+
+    def submit_all(self, calls: Ids[Call]) -> None:
+        """All or none of them. Raises as `submit`."""
+        try:
+            for call in calls:
+                self.submit(call)
+        except SSPError:
+            for call in calls:
+                call.cancel()
+            raise
 
     def copy(self, source: Sequence, target: Sequence) -> None:
         """Makes an idle sequence stand where another idle one does; that takes as long at every position."""

@@ -69,7 +69,7 @@ def _turned(x: Tensor, positions: Tensor) -> Tensor:
     """Pairs of neighbours turned by `position * 10000^(-n / (K/2 - 1))`, whose slowest is always 1 / 10000."""
     frequencies = 10_000 ** -torch.linspace(0, 1, x.shape[-1] // 2, dtype=torch.float64, device=x.device)
     angles = positions[..., None, None] * frequencies
-    return turned(x, angles.cos().to(x.dtype), angles.sin().to(x.dtype), "neighbours")
+    return turned(x, angles, "neighbours")
 
 
 def _decays_so_far(log_decay_H: Tensor, positions: Tensor) -> Tensor:

@@ -22,11 +22,12 @@ def rotate(x: Tensor, positions: Tensor, *, base: float = 10_000.0, pairs: Pairs
         raise ValueError(f"rotary embedding turns pairs of features; {x.shape[-1]} per head is odd: change num_heads")
     n = torch.arange(x.shape[-1] // 2, dtype=torch.float64, device=x.device)
     angles = positions[..., None, None].double() * base ** (-2 * n / x.shape[-1])
-    return turned(x, angles.cos().to(x.dtype), angles.sin().to(x.dtype), pairs)
+    return turned(x, angles, pairs)
 
 
-def turned(x: Tensor, cos: Tensor, sin: Tensor, pairs: Pairs) -> Tensor:
-    """x (..., K) with its pairs turned by angles whose cosines and sines (..., K / 2) are given."""
+def turned(x: Tensor, angles: Tensor, pairs: Pairs) -> Tensor:
+    """x (..., K) with its pairs turned by angles (..., K / 2), of whatever precision they are."""
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     if pairs == "neighbours":
         a, b = x[..., 0::2], x[..., 1::2]
         return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2)

@@ -60,7 +60,7 @@ class RotaryS6(Mixer):
         (frequencies,) = self.rotation()
         t = positions if self.config.period is None else positions % self.config.period
         angles = t[..., None] * frequencies.double()
-        return turned(x, angles.cos().to(x.dtype), angles.sin().to(x.dtype), "neighbours")
+        return turned(x, angles, "neighbours")
 
 
 class Rotation(Coefficients):

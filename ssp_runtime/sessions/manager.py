@@ -89,7 +89,7 @@ class SessionManager:
                 return known
             _check_idle(session)
             _check_standing(session, expected_position)
-            session.touch()  # or making room for the other might remove this one
+            session.touch()  # or making room might remove it
             forked = self._admit(generator, routing_key, name, session.ttl)
             generator.copy(session.sequence, forked.sequence)
             return forked
@@ -105,13 +105,13 @@ class SessionManager:
             generator = self._generator_of(session)
             _check_idle(session)
             _check_standing(session, expected_position)
+            session.touch()  # or making room might remove it
             kept = session.checkpoints.get(name)
             if kept is None:
                 self._check_room_for_state(generator)
                 self._state_bytes += generator.state_bytes
                 kept = session.checkpoints[name] = generator.new_sequence(kept=True)
             generator.copy(session.sequence, kept)
-            session.touch()
 
     def rewind(self, session: Session, name: str, expected_position: int | None = None) -> None:
         """Puts the session back to a checkpoint, which stays. What was computed since and not delivered is dropped.
@@ -153,9 +153,9 @@ class SessionManager:
     def get(self, session_id: str) -> Session:
         check_id(session_id)
         with self._lock:
-            if (session := self._sessions.get(session_id)) is not None and session.has_expired:
-                self._remove_expired()
             session = self._sessions.get(session_id)
+            if session is not None and session.has_expired:
+                self._expire(session)
             if session_id in self._expired:
                 raise SessionExpired("the session was not used for as long as its ttl; open another")
         if session is None:
@@ -250,17 +250,21 @@ class SessionManager:
     def _remove_expired(self) -> None:
         """Those that nobody used for as long as they were to be kept."""
         for session in [session for session in self._sessions.values() if session.has_expired]:
-            self._remove(session)
-            self._expired[session.id] = None
-            if len(self._expired) > _REMEMBERED:
-                self._expired.popitem(last=False)
+            self._expire(session)
+
+    def _expire(self, session: Session) -> None:
+        self._remove(session)
+        self._expired[session.id] = None
+        if len(self._expired) > _REMEMBERED:
+            self._expired.popitem(last=False)
 
     def _known(self, generator: Generator, request_id: str) -> Session | None:
         """The session that a call of that name made before."""
         return self._sessions.get(self._opened.get((generator.name, request_id), "")) if request_id else None
 
     def _admit(self, generator: Generator, routing_key: str, request_id: str, ttl: float | None) -> Session:
-        self._remove_expired()
+        if len(self._sessions) >= self._limits.max_sessions:
+            self._remove_expired()
         if len(self._sessions) >= self._limits.max_sessions:
             raise Exhausted(f"{len(self._sessions)} sessions are open, as many as allowed; close some", retry_after=5)
         self._check_room_for_state(generator)
@@ -280,7 +284,10 @@ class SessionManager:
         return session
 
     def _check_room_for_state(self, generator: Generator) -> None:
-        if self._state_bytes + generator.state_bytes > self._limits.max_state_bytes:
+        most = self._limits.max_state_bytes - generator.state_bytes
+        if self._state_bytes > most:
+            self._remove_expired()
+        if self._state_bytes > most:
             message = "the states of sessions and checkpoints fill the memory they may take; close some"
             raise Exhausted(message, retry_after=5)
 

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from ssp_kernels.pairs import product
+
 
 def forward(b_BLD: Tensor, a_BLD: Tensor, state_BD: Tensor) -> tuple[Tensor, Tensor]:
     state, outputs = state_BD.clone(), []
@@ -13,10 +15,5 @@ def forward(b_BLD: Tensor, a_BLD: Tensor, state_BD: Tensor) -> tuple[Tensor, Ten
 
 
 def step(b_BD: Tensor, a_BD: Tensor, state_BD: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
-    h_BD = (_complex_product(a_BD, state_BD) if b_BD.ndim == 3 else a_BD * state_BD) + b_BD
+    h_BD = (product(a_BD, state_BD) if b_BD.ndim == 3 else a_BD * state_BD) + b_BD
     return h_BD, h_BD.clone() if out is None else out.copy_(h_BD)
-
-
-def _complex_product(a: Tensor, b: Tensor) -> Tensor:
-    (a_re, a_im), (b_re, b_im) = a.unbind(-1), b.unbind(-1)
-    return torch.stack([a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re], dim=-1)

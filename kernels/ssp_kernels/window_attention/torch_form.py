@@ -1,15 +1,14 @@
 """`window_attention` along the band: blocks of queries attend to their own tokens and the W before them.
 
-Within a group queries of all heads and tokens are rows of one product. In training each block is computed again
-(checkpointing): neither scores nor masks live from forward to backward.
+Within a group queries of all heads and tokens are rows of one product. In training each block is computed again:
+neither scores nor masks live from forward to backward.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from ssp_kernels.gradients import needs_grad
+from ssp_kernels.gradients import needs_grad, recomputed
 from ssp_kernels.window_attention.reference import positions_of_slots, write
 
 BLOCK = 128
@@ -33,17 +32,12 @@ def forward(
         for buffer, new in zip(ring, (k_BLGK, v_BLGV), strict=True)
     )
     positions_BN = torch.cat([before_BW, positions_BL], dim=1)
-    recompute, outputs = needs_grad(q_BLHK, k_BNGK, v_BNGV), []
+    outputs = []
     for start in range(0, length, BLOCK):
         block = slice(start, start + BLOCK)
         band = slice(start + 1, start + BLOCK + window)  # the token at t is number W + t, the first it sees t + 1
         seen = (k_BNGK[:, band], v_BNGV[:, band], positions_BN[:, band])
-        arguments = (q_BLHK[:, block], positions_BL[:, block], since_BL[:, block], *seen)
-        if recompute:
-            y = checkpoint(_block, *arguments, use_reentrant=False, preserve_rng_state=False)
-        else:
-            y = _block(*arguments)
-        outputs.append(y)
+        outputs.append(recomputed(_block, q_BLHK[:, block], positions_BL[:, block], since_BL[:, block], *seen))
     last_B = positions_BL[:, 0] - 1 + (length if lengths_B is None else lengths_B)
     numbers_BW = positions_of_slots(last_B, window) - before_BW[:, :1]
     return torch.cat(outputs, dim=1), (_taken(k_BNGK, numbers_BW), _taken(v_BNGV, numbers_BW))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ssp.v1 import generation_pb2
 from ssp_runtime.engine.generator import Generator
 from ssp_runtime.engine.sequence import Call
-from ssp_runtime.errors import InvalidRequest, SSPError
+from ssp_runtime.errors import InvalidRequest
 from ssp_runtime.sessions.manager import SessionManager, check_request_id
 from ssp_runtime.sessions.session import Session
 from ssp_server import wire
@@ -57,7 +57,7 @@ class GenerationService:
             wire.token_ids(request.input, generator.tokenizer),
             params,
             request_id=request.request_id,
-            expected_position=request.expected_position if request.HasField("expected_position") else None,
+            expected_position=wire.expected_position(request),
         )
         reader = self.readers.add(call, generator.engine, options)
         async for response in _responses(reader, request_id=request_id, index=0, session=session):
@@ -88,17 +88,8 @@ class GenerationService:
             yield response
 
     def _submit(self, calls: list[Call], generator: Generator, options: ChunkOptions) -> list[Reader]:
-        readers = []
-        try:
-            for call in calls:
-                readers.append(self.readers.add(call, generator.engine, options))
-                generator.submit(call)
-        except SSPError:
-            for call in calls:
-                call.cancel()
-                self.readers.remove(call)
-            raise
-        return readers
+        generator.submit_all(calls)
+        return [self.readers.add(call, generator.engine, options) for call in calls]
 
 
 async def _responses(

@@ -36,7 +36,7 @@ class SessionsService:
             prompt,
             None,
             request_id=request.request_id,
-            expected_position=_expected_position(request),
+            expected_position=wire.expected_position(request),
         )
         last = await self.readers.finish(call, generator.engine)
         return sessions_pb2.AppendResponse(session=wire.session_status(session, last.position), usage=wire.usage(call))
@@ -47,25 +47,25 @@ class SessionsService:
             session,
             routing_key=request.routing_key,
             request_id=request.request_id,
-            expected_position=_expected_position(request),
+            expected_position=wire.expected_position(request),
         )
         return sessions_pb2.ForkResponse(session=wire.session_info(forked, self.sessions.generator(forked)))
 
     async def Checkpoint(self, request: sessions_pb2.CheckpointRequest) -> sessions_pb2.CheckpointResponse:
         session = self.sessions.get(request.session_id)
-        self.sessions.checkpoint(session, request.name, _expected_position(request))
+        self.sessions.checkpoint(session, request.name, wire.expected_position(request))
         return sessions_pb2.CheckpointResponse(session=wire.session_status(session))
 
     async def Rewind(self, request: sessions_pb2.RewindRequest) -> sessions_pb2.RewindResponse:
         session = self.sessions.get(request.session_id)
-        self.sessions.rewind(session, request.name, _expected_position(request))
+        self.sessions.rewind(session, request.name, wire.expected_position(request))
         return sessions_pb2.RewindResponse(session=wire.session_status(session))
 
     async def Peek(self, request: sessions_pb2.PeekRequest) -> sessions_pb2.PeekResponse:
         session = self.sessions.get(request.session_id)
         generator = self.registry.generator(session.model)
         rows = wire.several_token_ids(request.continuations, generator.tokenizer)
-        calls = self.sessions.peek(session, rows, _expected_position(request))
+        calls = self.sessions.peek(session, rows, wire.expected_position(request))
         status = wire.session_status(session)
         await self.readers.finish_all(calls, generator.engine)
         return sessions_pb2.PeekResponse(session=status, scores=map(wire.score, calls, rows))
@@ -91,13 +91,3 @@ class SessionsService:
     async def CloseSession(self, request: sessions_pb2.CloseSessionRequest) -> sessions_pb2.CloseSessionResponse:
         session = self.sessions.close(request.session_id)
         return sessions_pb2.CloseSessionResponse(session=wire.session_status(session))
-
-
-def _expected_position(
-    request: sessions_pb2.AppendRequest
-    | sessions_pb2.ForkRequest
-    | sessions_pb2.CheckpointRequest
-    | sessions_pb2.RewindRequest
-    | sessions_pb2.PeekRequest,
-) -> int | None:
-    return request.expected_position if request.HasField("expected_position") else None
