@@ -7,6 +7,7 @@ from typing import Any
 import tyro
 
 from ssp_runtime.commands.convert import convert
+from ssp_runtime.commands.export_onnx import export_onnx
 from ssp_runtime.commands.inspect import inspect
 from ssp_runtime.commands.train import TrainConfig, train
 from ssp_runtime.commands.verify import verify
@@ -17,6 +18,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "convert": convert,
     "inspect": inspect,
     "verify": verify,
+    "export-onnx": export_onnx,
 }
 
 

@@ -2,6 +2,7 @@
 
 SSPError
 ├── InvalidRequest (ValueError)     an argument that cannot be served
+│   └── StateNotSealed              a state that no server with this key gave to this tenant
 ├── ArtifactError (ValueError)      a model folder that cannot be loaded, or is not what it claims
 ├── NotFound (LookupError)
 │   ├── UnknownModel
@@ -10,9 +11,18 @@ SSPError
 │   └── UnknownCheckpoint
 ├── Conflict
 │   ├── PositionMismatch            the session stands elsewhere than the caller expected
-│   └── SessionBusy                 another call on it is under way
+│   ├── SessionBusy                 another call on it is under way
+│   ├── SessionMoved                another server has saved a newer version of it
+│   └── StreamCut                   nobody read what a call brought
+├── Forbidden                       the operator of this server did not allow it
+├── ModelExists                     another model has that name
+├── ModelInUse                      its sessions would be lost
 ├── Exhausted                       no room now; `retry_after` seconds says when to ask again
+│   └── StoreFull                   in the session store
 ├── StateCorrupt                    a session's state is lost
+├── SnapshotCorrupt                 a snapshot is damaged
+├── ModelMismatch                   a snapshot of another model
+├── StoreUnavailable                the session store does not answer
 └── Draining                        the server is going away
 """
 
@@ -25,6 +35,10 @@ class SSPError(Exception):
 
 
 class InvalidRequest(SSPError, ValueError):
+    pass
+
+
+class StateNotSealed(InvalidRequest):
     pass
 
 
@@ -64,14 +78,50 @@ class SessionBusy(Conflict):
     pass
 
 
+class SessionMoved(Conflict):
+    """The stored version is not the one that was expected."""
+
+
+class StreamCut(Conflict):
+    pass
+
+
+class Forbidden(SSPError):
+    pass
+
+
+class ModelExists(SSPError):
+    pass
+
+
+class ModelInUse(SSPError):
+    pass
+
+
 class Exhausted(SSPError):
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
 
+class StoreFull(Exhausted):
+    pass
+
+
 class StateCorrupt(SSPError):
     """A state holds NaN or infinite values."""
+
+
+class SnapshotCorrupt(SSPError):
+    """A snapshot is not, or not any more, what was written."""
+
+
+class ModelMismatch(SSPError):
+    pass
+
+
+class StoreUnavailable(SSPError):
+    """What was asked of the store may or may not have been done."""
 
 
 class Draining(SSPError):

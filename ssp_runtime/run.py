@@ -1,7 +1,9 @@
 """How tokens go through a model: many at once, or one. A layer is written once, as a function of a `Run`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol, Self
 
 import torch
@@ -69,7 +71,30 @@ class ParallelRun(Run):
     def _advance(
         self, operator: Recurrence, tensors: Sequence[Tensor | None], names: Sequence[str]
     ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
-        return operator.forward(*tensors, _taken(self._state, names), self._lengths_B)
+        return _parallel.get()(operator, tensors, _taken(self._state, names), self._lengths_B)
+
+
+# Outputs and the new state of an operator for its tensors, a state, and the valid tokens of each row.
+Advance = Callable[[Recurrence, Sequence[Tensor | None], Any, Tensor | None], tuple[Tensor, Any]]
+
+
+def _forward(
+    operator: Recurrence, tensors: Sequence[Tensor | None], state: Any, lengths_B: Tensor | None
+) -> tuple[Tensor, Any]:
+    return operator.forward(*tensors, state, lengths_B)
+
+
+_parallel: ContextVar[Advance] = ContextVar("parallel", default=_forward)
+
+
+@contextmanager
+def advancing_by(advance: Advance) -> Iterator[None]:
+    """Within it parallel runs advance by that function, not by the operators' own `forward`."""
+    token = _parallel.set(advance)
+    try:
+        yield
+    finally:
+        _parallel.reset(token)
 
 
 class RecurrentRun(Run):

@@ -20,14 +20,15 @@ class Greedy:
     def tokens(self, prompt: Sequence[int], count: int) -> list[int]:
         return self._continuation(tuple(prompt), count)[0]
 
-    def check(self, tokens: Sequence[int], prompt: Sequence[int]) -> None:
-        """The tokens are the greedy continuation, up to a near tie, which is printed."""
+    def check(self, tokens: Sequence[int], prompt: Sequence[int]) -> bool:
+        """The tokens are the greedy continuation, up to a near tie, which is printed; whether there is none."""
         expected, gaps = self._continuation(tuple(prompt), len(tokens))
         for at, (token, wanted, gap) in enumerate(zip(tokens, expected, gaps, strict=True)):
             if token != wanted:
                 assert gap < TIE, f"token {at} is {token}, not {wanted}: {list(tokens)} against {expected}"
                 print(f"near tie at token {at}: {gap:.1e}")
-                return
+                return False
+        return True
 
     @torch.inference_mode()
     def _compute(self, prompt: tuple[int, ...], count: int) -> tuple[list[int], list[float]]:

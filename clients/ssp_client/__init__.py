@@ -8,7 +8,7 @@
 `AsyncClient` is the same for asyncio. Needs grpcio, protobuf and numpy only.
 """
 
-from ssp_client.aio import AsyncClient, AsyncGenerateStream, AsyncSession
+from ssp_client.aio import AsyncClient, AsyncGenerateStream, AsyncSession, AsyncStepStream
 from ssp_client.client import Client
 from ssp_client.completion import Completion, collect_completions
 from ssp_client.errors import (
@@ -31,11 +31,14 @@ from ssp_client.errors import (
     SessionExpired,
     SessionMoved,
     SSPError,
+    StateNotSealed,
+    StoreUnavailable,
     Unauthenticated,
     Unavailable,
     Unimplemented,
 )
 from ssp_client.session import Session
+from ssp_client.step_stream import StepStream
 from ssp_client.stream import GenerateStream
 from ssp_client.types import (
     FinishReason,
@@ -43,17 +46,22 @@ from ssp_client.types import (
     InputKind,
     Limits,
     ModelInfo,
+    ModelLoad,
     Prediction,
     SamplingParams,
     Score,
     SequenceLike,
+    ServerLoad,
     ServingStatus,
     SessionCheckpoint,
     SessionInfo,
     SessionStatus,
+    StateDtype,
+    StateHealth,
     StreamOptions,
     Task,
     Tier,
+    TopLogprobs,
     Usage,
 )
 
@@ -62,6 +70,7 @@ __all__ = [
     "AsyncClient",
     "AsyncGenerateStream",
     "AsyncSession",
+    "AsyncStepStream",
     "Cancelled",
     "Client",
     "Completion",
@@ -77,6 +86,7 @@ __all__ = [
     "InvalidSequence",
     "Limits",
     "ModelInfo",
+    "ModelLoad",
     "ModelMismatch",
     "NotFound",
     "OutOfRange",
@@ -88,6 +98,7 @@ __all__ = [
     "SamplingParams",
     "Score",
     "SequenceLike",
+    "ServerLoad",
     "ServerUnreachable",
     "ServingStatus",
     "Session",
@@ -97,9 +108,15 @@ __all__ = [
     "SessionInfo",
     "SessionMoved",
     "SessionStatus",
+    "StateDtype",
+    "StateHealth",
+    "StateNotSealed",
+    "StepStream",
+    "StoreUnavailable",
     "StreamOptions",
     "Task",
     "Tier",
+    "TopLogprobs",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",

@@ -1,8 +1,8 @@
-"""Cuts any number of sequences into Classify calls, and finds the sequence that spoils one; no I/O."""
+"""Cuts any number of sequences into messages; no I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -11,14 +11,15 @@ from ssp_client import wire
 from ssp_client.errors import InvalidArgument, InvalidSequence
 from ssp_client.types import ModelInfo, Prediction, SequenceLike, Task
 
-# Room in a message for what is not sequences, in bytes; and around each sequence: a tag and its length.
+# Room in a message for what is not sequences, in bytes; and around each sequence: tags, a length, an index.
 _ENVELOPE = 1024
-_PER_SEQUENCE = 8
+_PER_SEQUENCE = 16
+_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What one Classify call may hold."""
+    """What one message may hold."""
 
     sequences: int
     message_bytes: int
@@ -26,25 +27,18 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """The sequences of one call; the first of them is number `start` of all."""
+    """The sequences of one message; the first of them is number `start` of all."""
 
     start: int
     inputs: tuple[common_pb2.SequenceInput, ...]
-
-    def halves(self) -> tuple[Batch, Batch]:
-        """Two batches of about the same number of sequences."""
-        middle = len(self.inputs) // 2
-        first, second = self.inputs[:middle], self.inputs[middle:]
-        return Batch(start=self.start, inputs=first), Batch(start=self.start + middle, inputs=second)
+    num_bytes: int
 
 
 Outcome: TypeAlias = Prediction | InvalidSequence
-# What came of a batch: its predictions, or why the server refused it.
-Answer: TypeAlias = Sequence[Prediction] | InvalidArgument
 
 
 def budget(model: ModelInfo, batch_size: int | None) -> Budget:
-    """The model's limits, or `batch_size` sequences if that is fewer.
+    """The model's limits, or less: `batch_size` sequences, by default few enough that answers come early.
 
     Raises:
         InvalidArgument: the model does not classify, or `batch_size` is not positive.
@@ -55,7 +49,7 @@ def budget(model: ModelInfo, batch_size: int | None) -> Budget:
         raise InvalidArgument(f"a batch of {batch_size} sequences is none; batch_size is at least 1")
     most = model.limits.max_batch_sequences or 1
     message_bytes = model.limits.max_message_bytes or 4 * 1024 * 1024
-    return Budget(sequences=min(most, batch_size or most), message_bytes=message_bytes - _ENVELOPE)
+    return Budget(sequences=min(most, batch_size or _BATCH_SIZE), message_bytes=message_bytes - _ENVELOPE)
 
 
 def check_collection(sequences: object) -> None:
@@ -106,7 +100,7 @@ class Batcher:
         """What is left, as a last batch."""
         if not self._inputs:
             return []
-        batch = Batch(start=self._count - len(self._inputs), inputs=tuple(self._inputs))
+        batch = Batch(start=self._count - len(self._inputs), inputs=tuple(self._inputs), num_bytes=self._bytes)
         self._inputs, self._bytes = [], 0
         return [batch]
 
@@ -119,23 +113,3 @@ class Batcher:
     def _reject(self, error: Exception) -> InvalidSequence:
         self._count += 1
         return InvalidSequence(str(error), index=self._count - 1)
-
-
-def isolate(batch: Batch, refusal: InvalidArgument, *, every: bool) -> Generator[Batch, Answer, list[Outcome]]:
-    """Finds which sequences made the server refuse a batch, by halving it.
-
-    Yields batches to send and is sent what came of them. Returns the outcomes in order: of all sequences with
-    `every`, else up to the first that is refused.
-    """
-    if len(batch.inputs) == 1:
-        return [InvalidSequence(refusal.message, index=batch.start, code=refusal.code, reason=refusal.reason)]
-    outcomes: list[Outcome] = []
-    for half in batch.halves():
-        answer = yield half
-        if isinstance(answer, InvalidArgument):
-            outcomes += yield from isolate(half, answer, every=every)
-            if not every:
-                break
-        else:
-            outcomes += answer
-    return outcomes

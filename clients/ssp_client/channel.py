@@ -15,16 +15,19 @@ import grpc.aio
 DEFAULT_TARGET = "127.0.0.1:50051"
 MAX_RECEIVE_BYTES = 64 * 1024 * 1024
 
-# Reads, and mutations that carry a request_id: trying them again never advances a state twice.
+# Reads, and mutations that carry a request_id: trying them again never advances a state twice. Generate is not among
+# them: gRPC now and then waits for ever for a stream that it began again as a server died. `GenerateStream` does that.
 _RETRIED = (
-    {"service": "ssp.v1.Models"},
-    {"service": "ssp.v1.Classification"},
-    {"service": "ssp.v1.Generation", "method": "Generate"},
+    {"service": "ssp.v1.Models", "method": "ListModels"},
+    {"service": "ssp.v1.Models", "method": "GetModel"},
+    {"service": "ssp.v1.Admin", "method": "GetLoads"},
     {"service": "ssp.v1.Generation", "method": "Score"},
     {"service": "ssp.v1.Sessions", "method": "OpenSession"},
     {"service": "ssp.v1.Sessions", "method": "Append"},
     {"service": "ssp.v1.Sessions", "method": "Fork"},
     {"service": "ssp.v1.Sessions", "method": "Peek"},
+    {"service": "ssp.v1.Sessions", "method": "ExportState"},
+    {"service": "ssp.v1.Sessions", "method": "ImportState"},
     {"service": "ssp.v1.Sessions", "method": "GetSession"},
     {"service": "ssp.v1.Sessions", "method": "ListSessions"},
 )

@@ -8,13 +8,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, Unpack, overload
 
-from ssp_client import calls
+from ssp_client import calls, state_calls
 from ssp_client.batching import Outcome, budget, check_collection, choose_classifier
 from ssp_client.channel import Connection, default_target
 from ssp_client.classify import Classifier
 from ssp_client.completion import Completion, Gathering
 from ssp_client.cursor import Cursor
 from ssp_client.errors import Unavailable
+from ssp_client.files import FileLike, contents
 from ssp_client.session import Session
 from ssp_client.stream import GenerateStream
 from ssp_client.transport import Transport
@@ -25,10 +26,12 @@ from ssp_client.types import (
     SamplingParams,
     Score,
     SequenceLike,
+    ServerLoad,
     ServingStatus,
     SessionInfo,
     StreamOptions,
 )
+from ssp_client.window import LOOK_AHEAD
 
 
 class Client:
@@ -45,6 +48,8 @@ class Client:
         token: who asks; by default `SSP_TOKEN` of the environment. Sent over TLS or to this machine only.
         timeout: seconds that a call may take, a stream from beginning to end; by default without limit.
             Every method takes its own.
+        recovery_seconds: how long a session waits for a server that went away, to have it do again what it lost, and
+            to go on; 0 is not at all.
 
     Raises:
         ValueError: the target is no address, or the token would travel in the clear.
@@ -59,11 +64,12 @@ class Client:
         root_certificates: bytes | str | Path | None = None,
         token: str | None = None,
         timeout: float | None = None,
+        recovery_seconds: float = 30.0,
     ) -> None:
         connection = Connection(
             target=target or default_target(), tls=tls, root_certificates=root_certificates, token=token
         )
-        self._transport = Transport(connection, timeout)
+        self._transport = Transport(connection, timeout, recovery_seconds)
         self._models: dict[str, ModelInfo] = {}
 
     @property
@@ -81,6 +87,9 @@ class Client:
         expected_position: int | None = None,
         request_id: str = "",
         stream_options: StreamOptions | None = None,
+        priority: int = 0,
+        state: bytes = b"",
+        return_state: bool = False,
         timeout: float | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> GenerateStream:
@@ -93,6 +102,9 @@ class Client:
             session_id, expected_position: continue a session; `Session` keeps track of both by itself.
             request_id: names the call; a retry on a session under the same name does not advance it twice.
             stream_options: how tokens are put together into chunks.
+            priority: calls of a lower number get a slot first.
+            state: go on from this state, the `state` of an earlier chunk or completion.
+            return_state: have the last chunk carry the state, instead of keeping it in a session on the server.
             timeout: seconds for the whole stream.
         """
         call = calls.generate(
@@ -103,6 +115,9 @@ class Client:
             expected_position=expected_position,
             request_id=request_id,
             stream_options=stream_options,
+            priority=priority,
+            state=state,
+            return_state=return_state,
         )
         return GenerateStream(self._transport, call, timeout=timeout)
 
@@ -112,12 +127,22 @@ class Client:
         *,
         model: str = "",
         sampling_params: SamplingParams | None = None,
+        state: bytes = b"",
+        return_state: bool = False,
         timeout: float | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Completion:
         """Generates to the end and returns the whole; of `n` completions the first (see `collect_completions`)."""
         gathering = Gathering()
-        with self.generate(prompt, model=model, sampling_params=sampling_params, timeout=timeout, **sampling) as stream:
+        with self.generate(
+            prompt,
+            model=model,
+            sampling_params=sampling_params,
+            state=state,
+            return_state=return_state,
+            timeout=timeout,
+            **sampling,
+        ) as stream:
             for chunk in stream:
                 gathering.add(chunk)
         return gathering.only()
@@ -148,53 +173,55 @@ class Client:
         batch_size: int | None = None,
         timeout: float | None = None,
     ) -> list[Prediction]:
-        """Classifies sequences, in as many calls as the model's limits ask for; `timeout` holds for each call.
+        """Classifies sequences; as `classify_many`, but gives the whole list.
 
         Raises:
             InvalidSequence: a sequence cannot be classified; `.index` says which.
         """
-        return list(self.iter_classify(sequences, model=model, batch_size=batch_size, timeout=timeout))
+        return list(self.classify_many(sequences, model=model, batch_size=batch_size, timeout=timeout))
 
     @overload
-    def iter_classify(
+    def classify_many(
         self,
         sequences: Iterable[SequenceLike],
         *,
         model: str = ...,
         batch_size: int | None = ...,
-        in_flight: int = ...,
+        look_ahead: int = ...,
         timeout: float | None = ...,
         return_exceptions: Literal[False] = ...,
     ) -> Iterator[Prediction]: ...
     @overload
-    def iter_classify(
+    def classify_many(
         self,
         sequences: Iterable[SequenceLike],
         *,
         model: str = ...,
         batch_size: int | None = ...,
-        in_flight: int = ...,
+        look_ahead: int = ...,
         timeout: float | None = ...,
         return_exceptions: Literal[True],
     ) -> Iterator[Outcome]: ...
-    def iter_classify(
+    def classify_many(
         self,
         sequences: Iterable[SequenceLike],
         *,
         model: str = "",
         batch_size: int | None = None,
-        in_flight: int = 4,
+        look_ahead: int = LOOK_AHEAD,
         timeout: float | None = None,
         return_exceptions: bool = False,
     ) -> Iterator[Outcome]:
-        """Classifies any number of sequences, read as needed; gives predictions in order while later calls run.
+        """Classifies any number of sequences on one stream; gives predictions in order while later ones are computed.
+
+        A connection that breaks is made again, and what was unanswered sent again.
 
         Args:
-            sequences: text, token ids, or vectors (L, d_input).
+            sequences: text, token ids, or vectors (L, d_input); read as needed.
             model: may be empty if the server has one model that classifies.
-            batch_size: sequences per call; by default as many as the model's limits allow.
-            in_flight: calls under way at once.
-            timeout: seconds for each call.
+            batch_size: sequences per message.
+            look_ahead: sequences that are read ahead of the one whose prediction is next.
+            timeout: seconds for the whole stream.
             return_exceptions: give an `InvalidSequence` in the place of each sequence that cannot be classified,
                 instead of raising the first.
         """
@@ -204,7 +231,7 @@ class Client:
             transport=self._transport,
             model=info.name,
             budget=budget(info, batch_size),
-            in_flight=in_flight,
+            look_ahead=look_ahead,
             timeout=timeout,
             return_exceptions=return_exceptions,
         )
@@ -234,6 +261,33 @@ class Client:
         cursor = Cursor(info.session_id, check_position=check_position, status=info.status)
         return Session(self._transport, cursor, model=info.model, owned=True)
 
+    def import_session(
+        self,
+        file: FileLike,
+        model: str = "",
+        *,
+        routing_key: str = "",
+        request_id: str = "",
+        ttl: float | None = None,
+        check_position: bool = True,
+        timeout: float | None = None,
+    ) -> Session:
+        """Makes a session that goes on from a file that `Session.export` wrote, on this server or another.
+
+        Args:
+            file: a path, or a file opened in binary mode.
+            model: may be empty if one model of the server has the weights that the file names.
+            routing_key, request_id, ttl, check_position: as in `open_session`.
+
+        Raises:
+            DataLoss: the file is damaged.
+            ModelMismatch: no model of the server fits.
+        """
+        call = state_calls.import_state(model=model, routing_key=routing_key, request_id=request_id, ttl=ttl)
+        info = self._transport.upload(call, state_calls.import_state_bodies(call, contents(file)), timeout)
+        cursor = Cursor(info.session_id, check_position=check_position, status=info.status)
+        return Session(self._transport, cursor, model=info.model, owned=True)
+
     def session(self, session_id: str, *, check_position: bool = True) -> Session:
         """Takes up a session by its id, without a call; `Session.info` tells where it stands."""
         return Session(self._transport, Cursor(session_id, check_position=check_position))
@@ -259,6 +313,30 @@ class Client:
     def model(self, name: str, *, timeout: float | None = None) -> ModelInfo:
         """One model: architecture, form, bytes per session, limits."""
         return self._transport.unary(calls.get_model(name), timeout)
+
+    def load_model(self, name: str, folder: str, *, timeout: float | None = None) -> ModelInfo:
+        """Has the server load a model from a folder on its disk, below one that its --model-root allows."""
+        return self._transport.unary(calls.load_model(name, folder), timeout)
+
+    def unload_model(self, name: str, *, force: bool = False, timeout: float | None = None) -> int:
+        """Has the server let a model's calls end and free its memory; returns how many sessions were closed.
+
+        Raises:
+            FailedPrecondition: it has open sessions; `force` closes them.
+        """
+        return self._transport.unary(calls.unload_model(name, force=force), timeout)
+
+    def load(self, *, timeout: float | None = None) -> ServerLoad:
+        """How busy the server and each of its models are."""
+        return self._transport.unary(calls.get_loads(), timeout)
+
+    def drain(self, *, timeout: float | None = None) -> int:
+        """Takes the server out of service and waits until its calls have ended; returns how many could not be ended."""
+        return self._transport.unary(calls.drain(resume=False), timeout)
+
+    def resume(self, *, timeout: float | None = None) -> None:
+        """Takes a drained server back into service."""
+        self._transport.unary(calls.drain(resume=True), timeout)
 
     def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:
         """grpc.health.v1: of the process, or of one service (`ssp.v1.Generation`).

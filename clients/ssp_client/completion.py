@@ -20,6 +20,8 @@ class Completion:
     index: int = 0
     session: SessionStatus | None = None
     request_id: str = ""
+    # Where to go on from, if it was asked for.
+    state: bytes | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -62,4 +64,5 @@ def _join(chunks: list[GenerateChunk]) -> Completion:
         index=last.index,
         session=last.session,
         request_id=last.request_id,
+        state=last.state,
     )

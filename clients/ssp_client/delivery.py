@@ -7,14 +7,23 @@ from dataclasses import replace
 from ssp_client.errors import SSPError, Unavailable
 from ssp_client.types import GenerateChunk
 
-# How long to wait before a second try, in seconds.
-DEFAULT_PAUSE = 0.25
-LONGEST_PAUSE = 5.0
+# Seconds before each try in a row, when nothing of them got through.
+PAUSES = (0.1, 0.4, 1.0)
 
 
-def pause_before_retry(error: SSPError) -> float:
-    """The server's own hint within reason, else a moment."""
-    return DEFAULT_PAUSE if error.retry_after is None else min(error.retry_after, LONGEST_PAUSE)
+class Pauses:
+    """Before each try in a row to take up a stream that broke."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Something got through."""
+        self._left = iter(PAUSES)
+
+    def before_retry(self, error: SSPError) -> float | None:
+        """Seconds to wait, or None if `error` is final."""
+        return next(self._left, None) if isinstance(error, Unavailable) else None
 
 
 class Delivery:
@@ -24,8 +33,7 @@ class Delivery:
     the caller already has.
     """
 
-    def __init__(self, *, retries: int = 0) -> None:
-        self._retries_left = retries
+    def __init__(self) -> None:
         self._tokens = self._characters = 0
         self._skip_tokens = self._skip_characters = 0
 
@@ -40,10 +48,6 @@ class Delivery:
             return None
         return replace(chunk, token_ids=token_ids, text=text)
 
-    def retry(self, error: SSPError) -> float | None:
-        """Seconds to wait before taking the stream up again, or None if `error` is final."""
-        if not self._retries_left or not isinstance(error, Unavailable):
-            return None
-        self._retries_left -= 1
+    def begin_again(self) -> None:
+        """The stream is taken up again."""
         self._skip_tokens, self._skip_characters = self._tokens, self._characters
-        return pause_before_retry(error)

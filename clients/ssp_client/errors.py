@@ -3,6 +3,7 @@
     SSPError
     ├── InvalidArgument             (also a ValueError)
     │   ├── InvalidSequence         which of many sequences: `.index`
+    │   ├── StateNotSealed          a state that was changed, or given by a server with another key
     │   └── OutOfRange              past the `max_context` of a full-attention model
     ├── NotFound                    (also a LookupError) no such model or session
     │   └── SessionExpired          its `ttl` has passed
@@ -14,6 +15,7 @@
     │   └── ModelMismatch           a snapshot of another model
     ├── ResourceExhausted           no room, queue full or quota: try again after `.retry_after` seconds
     ├── Unavailable                 the server drains or the connection broke: `.retry_after` where it says so
+    │   ├── StoreUnavailable        the server's session store does not answer
     │   └── ServerUnreachable       no server answers at the target
     ├── Unauthenticated             no token, or a wrong one
     ├── PermissionDenied            the token does not allow this
@@ -83,6 +85,10 @@ class InvalidSequence(InvalidArgument):
         return f"sequence {self.index}: {self.message}"
 
 
+class StateNotSealed(InvalidArgument):
+    """The state was changed since the server gave it, or comes from a server with another key; begin anew."""
+
+
 class OutOfRange(InvalidArgument):
     """Past the longest context of a full-attention model."""
 
@@ -127,6 +133,10 @@ class Unavailable(SSPError):
     """The server drains, or the connection broke."""
 
 
+class StoreUnavailable(Unavailable):
+    """The session store of the server does not answer."""
+
+
 class ServerUnreachable(Unavailable):
     """No server answers at the target."""
 
@@ -160,11 +170,13 @@ class DeadlineExceeded(SSPError, TimeoutError):
 
 
 REASONS: Mapping[tuple[grpc.StatusCode, str], type[SSPError]] = {
+    (grpc.StatusCode.INVALID_ARGUMENT, "STATE_NOT_SEALED"): StateNotSealed,
     (grpc.StatusCode.NOT_FOUND, "SESSION_EXPIRED"): SessionExpired,
     (grpc.StatusCode.ABORTED, "POSITION_MISMATCH"): PositionMismatch,
     (grpc.StatusCode.ABORTED, "SESSION_BUSY"): SessionBusy,
     (grpc.StatusCode.ABORTED, "SESSION_MOVED"): SessionMoved,
     (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_MISMATCH"): ModelMismatch,
+    (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"): StoreUnavailable,
 }
 
 CODES: Mapping[grpc.StatusCode, type[SSPError]] = {
@@ -184,8 +196,8 @@ CODES: Mapping[grpc.StatusCode, type[SSPError]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
 }
 
-# After these a call may or may not have reached the session.
-OUTCOME_UNKNOWN = (Unavailable, DeadlineExceeded, Cancelled, Internal, DataLoss)
+# After these nobody knows where the session stands: the call may have reached it, or another server has it.
+OUTCOME_UNKNOWN = (Unavailable, DeadlineExceeded, Cancelled, Internal, DataLoss, SessionMoved)
 
 
 def error_class(code: grpc.StatusCode, reason: str) -> type[SSPError]:

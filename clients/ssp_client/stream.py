@@ -10,10 +10,12 @@ from typing import Self
 import grpc
 
 from ssp_client.calls import Call
-from ssp_client.cursor import Cursor, Turn
-from ssp_client.delivery import Delivery
+from ssp_client.cursor import Turn
+from ssp_client.delivery import Delivery, Pauses
 from ssp_client.errors import SSPError
+from ssp_client.recovery import Recovery
 from ssp_client.transport import Transport
+from ssp_client.tries import Tries
 from ssp_client.types import GenerateChunk
 
 
@@ -30,17 +32,22 @@ class GenerateStream(Iterator[GenerateChunk]):
         call: Call[GenerateChunk],
         *,
         timeout: float | None,
-        cursor: Cursor | None = None,
+        recovery: Recovery | None = None,
     ) -> None:
-        self._transport, self._call, self._timeout = transport, call, timeout
-        self._delivery, self._turn = Delivery(retries=1 if cursor else 0), Turn(cursor)
+        self._transport, self._call, self._timeout, self._recovery = transport, call, timeout, recovery
+        self._delivery, self._turn = Delivery(), Turn(call, recovery.cursor if recovery else None)
+        self._tries: Tries | None = None  # with a session
+        self._pauses = Pauses()  # without one, until something came
         self._closed = False
         self._messages = transport.stream(call, timeout)
 
     def __next__(self) -> GenerateChunk:
         while not self._closed:
             chunk = self._receive()
-            if chunk and (fresh := self._delivery.fresh(chunk)):
+            fresh = self._delivery.fresh(chunk) if chunk else None
+            if fresh:
+                self._tries = None
+                self._turn.chunk(fresh)
                 return fresh
         raise StopIteration
 
@@ -54,26 +61,34 @@ class GenerateStream(Iterator[GenerateChunk]):
 
     def _receive(self) -> GenerateChunk | None:
         try:
-            chunk = self._call.parse(next(self._messages))
+            return self._call.parse(next(self._messages))
         except StopIteration:
             self.close()
-            return None
         except grpc.RpcError as error:
-            self._recover(self._transport.exception(error), error)
-            return None
-        self._turn.chunk(chunk)
-        return chunk
+            if not self._closed:  # by another thread, which ended the call
+                self._take_up(self._transport.exception(error), error)
+        return None
 
-    def _recover(self, failure: SSPError, error: grpc.RpcError) -> None:
-        if self._closed:  # by another thread, which ended the call
-            return
-        pause = self._delivery.retry(failure)
-        if pause is None:
+    def _take_up(self, failure: SSPError, error: grpc.RpcError) -> None:
+        try:
+            self._recover(failure)
+        except SSPError as final:
             self._closed = True
-            self._turn.failed(failure)
-            raise failure from error
+            self._turn.failed(final)
+            raise final from error
+        self._delivery.begin_again()
+        self._messages = self._transport.stream(self._turn.again, self._timeout)
+
+    def _recover(self, failure: SSPError) -> None:
+        """Returns when the call may be sent again; raises what is final."""
+        if self._recovery is not None and self._turn.can_resume:
+            self._tries = self._tries or self._recovery.tries()
+            self._recovery.recover(failure, self._tries)
+            return
+        pause = None if self._turn.has_begun else self._pauses.before_retry(failure)
+        if pause is None:
+            raise failure
         time.sleep(pause)
-        self._messages = self._transport.stream(self._call, self._timeout)
 
     def __enter__(self) -> Self:
         return self

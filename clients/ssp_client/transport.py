@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar, cast
+from collections.abc import Iterator
+from typing import Any, Protocol, TypeVar, cast
 
 import grpc
 
@@ -19,37 +18,17 @@ T = TypeVar("T")
 class ByteStream(Protocol):
     """The messages of a running call."""
 
+    def __iter__(self) -> Iterator[bytes]: ...
     def __next__(self) -> bytes: ...
     def cancel(self) -> object: ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pending(Generic[T]):
-    """A call under way."""
-
-    future: Any  # a grpc.Future of bytes that is a grpc.Call too
-    parse: Callable[[bytes], T]
-    target: str
-
-    def result(self) -> T:
-        """Waits for the answer; raises `SSPError` if the call failed."""
-        try:
-            return self.parse(self.future.result())
-        except grpc.RpcError as error:
-            raise to_exception(cast(grpc.Call, error), self.target) from error
-        except grpc.FutureCancelledError as error:
-            raise to_exception(self.future, self.target) from error
-
-    def cancel(self) -> None:
-        """Cancels the call unless it has ended."""
-        self.future.cancel()
-
-
 class Transport:
-    """One connection. `timeout` is in seconds and holds for calls that bring none of their own."""
+    """One connection. `timeout` is in seconds and holds for calls that bring none of their own; for
+    `recovery_seconds` sessions wait for a server that went away."""
 
-    def __init__(self, connection: Connection, timeout: float | None) -> None:
-        self.target = connection.target
+    def __init__(self, connection: Connection, timeout: float | None, recovery_seconds: float) -> None:
+        self.target, self.recovery_seconds = connection.target, recovery_seconds
         self._metadata = connection.metadata
         self._timeout = timeout
         self._channel = connection.open()
@@ -62,16 +41,23 @@ class Transport:
         except grpc.RpcError as error:
             raise self.exception(error) from error
 
-    def begin(self, call: Call[T], timeout: float | None = None) -> Pending[T]:
-        """Sends a call without waiting."""
-        method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(call.path)
-        future = method.future(call.body, **self._with(call, timeout))
-        return Pending(future=future, parse=call.parse, target=self.target)
-
     def stream(self, call: Call[T], timeout: float | None = None) -> ByteStream:
         """Starts a stream of messages."""
         method: grpc.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(call.path)
         return cast(ByteStream, method(call.body, **self._with(call, timeout)))
+
+    def upload(self, call: Call[T], bodies: Iterator[bytes], timeout: float | None = None) -> T:
+        """Sends a stream of messages and waits for the answer. `bodies` is read elsewhere; it must not raise."""
+        method: grpc.StreamUnaryMultiCallable[bytes, bytes] = self._channel.stream_unary(call.path)
+        try:
+            return call.parse(method(bodies, **self._with(call, timeout)))
+        except grpc.RpcError as error:
+            raise self.exception(error) from error
+
+    def exchange(self, call: Call[T], bodies: Iterator[bytes], timeout: float | None = None) -> ByteStream:
+        """Starts a stream both ways. `bodies` is read in another thread; it must not raise."""
+        method: grpc.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(call.path)
+        return cast(ByteStream, method(bodies, **self._with(call, timeout)))
 
     def exception(self, error: grpc.RpcError) -> SSPError:
         """What a failed call means."""

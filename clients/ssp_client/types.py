@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 # Text; token ids (a sequence of ints, or a 1-D integer array); or vectors of numbers (a 2-D float array (L, d_input)).
 SequenceLike: TypeAlias = str | Sequence[int] | npt.NDArray[np.integer[Any]] | npt.NDArray[np.floating[Any]]
+
+
+# Of the numbers in an exported state.
+StateDtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 
 class FinishReason(StrEnum):
@@ -31,6 +35,7 @@ class Task(StrEnum):
     UNSPECIFIED = "unspecified"
     GENERATE = "generate"
     CLASSIFY = "classify"
+    PREDICT = "predict"
 
 
 class InputKind(StrEnum):
@@ -47,6 +52,7 @@ class Tier(StrEnum):
     UNSPECIFIED = "unspecified"
     DEVICE = "device"
     HOST = "host"
+    STORE = "store"
 
 
 class ServingStatus(StrEnum):
@@ -92,6 +98,8 @@ class SamplingParams:
     logit_bias: Mapping[int, float] | None = None
     # Completions of one prompt, 1 to 16. Default 1.
     n: int | None = None
+    # Leave the session as it was before what ended the stream; the next call must then bring input. Default false.
+    exclude_stop: bool | None = None
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -112,6 +120,7 @@ class SamplingOptions(TypedDict, total=False):
     seed: int | None
     logit_bias: Mapping[int, float] | None
     n: int | None
+    exclude_stop: bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +129,11 @@ class StreamOptions:
 
     # A chunk goes when this many tokens wait. 1 to 1,024, default 8.
     max_chunk_tokens: int | None = None
-    # A chunk goes when its oldest token is this old, in milliseconds. Default 20; the first token goes at once.
+    # A chunk goes when its oldest token is this old, in milliseconds. Default 20, or 2 for each stream that the server
+    # has if that is more; the first token goes at once.
     max_chunk_delay_ms: int | None = None
+    # Tokens that the server may compute and this client has not received. 1 to 32, default 32.
+    max_ahead: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +153,7 @@ class SessionStatus:
     session_id: str
     # Tokens taken in or generated so far.
     position: int
-    # The position to which finished calls have brought it.
+    # What a restart of the server would not lose; without a store, what finished calls have brought.
     committed_position: int
     # Grows by one with every finished call that changed it.
     version: int
@@ -162,12 +174,35 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TopLogprobs:
+    """The likeliest next tokens, the likeliest first."""
+
+    token_ids: tuple[int, ...]
+    # Natural logarithms of their probabilities.
+    logprobs: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class SessionCheckpoint:
     """A state that a session had, and can be rewound to."""
 
     name: str
     # Tokens that it had taken in or generated.
     position: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateHealth:
+    """How large the numbers of a state are."""
+
+    # False if the state holds NaN or infinite values, or was lost: calls on the session are refused until it is rewound
+    # to a checkpoint, and the numbers here are 0.
+    sound: bool
+    # Euclidean, of all floating numbers.
+    norm: float
+    # The largest magnitude, and the tensor that has it.
+    largest: float
+    largest_in: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +222,8 @@ class SessionInfo:
     checkpoints: tuple[SessionCheckpoint, ...] = ()
     # Seconds after which it is closed if nobody uses it; None is never.
     ttl: float | None = None
+    # If asked for; None too for a session whose state lies in the server's store only.
+    health: StateHealth | None = None
 
     @property
     def session_id(self) -> str:
@@ -213,6 +250,8 @@ class GenerateChunk:
     # Set when the call is on a session.
     session: SessionStatus | None = None
     request_id: str = ""
+    # Set in the last chunk if it was asked for: where to go on from.
+    state: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,6 +285,8 @@ class Limits:
     max_batch_sequences: int
     # Largest message, in bytes.
     max_message_bytes: int
+    # Largest file that can be imported as a session, in bytes; 0 for a model without sessions.
+    max_snapshot_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,8 +306,10 @@ class ModelInfo:
     d_model: int
     # Token ids are below this; 0 for numerical models.
     vocab_size: int
-    # Numbers per vector; 0 for models over tokens.
+    # Numbers per input vector; 0 for models over tokens.
     d_input: int
+    # Numbers per output vector of a model that predicts; 0 for others.
+    d_output: int
     # Class names of a classifier.
     labels: tuple[str, ...]
     # Bytes of one session's state, at any position; 0 for a bidirectional model.
@@ -275,3 +318,35 @@ class ModelInfo:
     # SHA-256 over configuration and weights, in hexadecimal.
     fingerprint: str
     limits: Limits
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelLoad:
+    """How busy one model is."""
+
+    model: str
+    # Sequences that are being generated.
+    running: int
+    # Calls that wait or fold their prompt; of a classifier, sequences not yet classified.
+    waiting: int
+    # States in the state pool, and how many it can hold; 0 for a classifier.
+    slots_used: int
+    slots_total: int
+    # Open sessions, and bytes of their states and checkpoints.
+    sessions: int
+    state_bytes: int
+    # Generated (of a classifier: read), over the last seconds.
+    tokens_per_second: float
+    # How long calls waited before they were computed, lately: mean.
+    queue_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerLoad:
+    """How busy a server is."""
+
+    models: tuple[ModelLoad, ...]
+    # Under way, those of administrators not counted.
+    calls: int
+    # It refuses new work.
+    draining: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,24 +11,31 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from grpc import StatusCode
 
-from ssp.v1 import classification_pb2, common_pb2, generation_pb2, models_pb2, sessions_pb2
+from ssp.v1 import admin_pb2, classification_pb2, common_pb2, generation_pb2, models_pb2, sessions_pb2
+from ssp_client.errors import InvalidSequence
 from ssp_client.types import (
     FinishReason,
     GenerateChunk,
     InputKind,
     Limits,
     ModelInfo,
+    ModelLoad,
     Prediction,
     SamplingParams,
     Score,
     SequenceLike,
+    ServerLoad,
     SessionCheckpoint,
     SessionInfo,
     SessionStatus,
+    StateDtype,
+    StateHealth,
     StreamOptions,
     Task,
     Tier,
+    TopLogprobs,
     Usage,
 )
 
@@ -39,9 +47,23 @@ _FINISH_REASONS = {
     common_pb2.FINISH_REASON_ABORT: FinishReason.ABORT,
     common_pb2.FINISH_REASON_ERROR: FinishReason.ERROR,
 }
-_TASKS = {models_pb2.TASK_GENERATE: Task.GENERATE, models_pb2.TASK_CLASSIFY: Task.CLASSIFY}
+_TASKS = {
+    models_pb2.TASK_GENERATE: Task.GENERATE,
+    models_pb2.TASK_CLASSIFY: Task.CLASSIFY,
+    models_pb2.TASK_PREDICT: Task.PREDICT,
+}
 _INPUT_KINDS = {models_pb2.INPUT_KIND_TOKENS: InputKind.TOKENS, models_pb2.INPUT_KIND_VALUES: InputKind.VALUES}
-_TIERS = {sessions_pb2.TIER_DEVICE: Tier.DEVICE, sessions_pb2.TIER_HOST: Tier.HOST}
+_DTYPES: dict[StateDtype | None, sessions_pb2.StateDtype.ValueType] = {
+    None: sessions_pb2.STATE_DTYPE_UNSPECIFIED,
+    "float32": sessions_pb2.STATE_DTYPE_FLOAT32,
+    "bfloat16": sessions_pb2.STATE_DTYPE_BFLOAT16,
+    "float16": sessions_pb2.STATE_DTYPE_FLOAT16,
+}
+_TIERS = {
+    sessions_pb2.TIER_DEVICE: Tier.DEVICE,
+    sessions_pb2.TIER_HOST: Tier.HOST,
+    sessions_pb2.TIER_STORE: Tier.STORE,
+}
 
 
 def sequence_to_proto(sequence: SequenceLike) -> common_pb2.SequenceInput:
@@ -118,6 +140,7 @@ def sampling_to_proto(params: SamplingParams) -> common_pb2.SamplingParams:
         seed=params.seed,
         logit_bias=params.logit_bias or {},
         n=params.n,
+        exclude_stop=params.exclude_stop,
     )
 
 
@@ -131,7 +154,9 @@ def _check_counts(params: SamplingParams) -> None:
 def stream_options_to_proto(options: StreamOptions) -> generation_pb2.StreamOptions:
     """Fields that are None stay absent."""
     return generation_pb2.StreamOptions(
-        max_chunk_tokens=options.max_chunk_tokens, max_chunk_delay_ms=options.max_chunk_delay_ms
+        max_chunk_tokens=options.max_chunk_tokens,
+        max_chunk_delay_ms=options.max_chunk_delay_ms,
+        max_ahead=options.max_ahead,
     )
 
 
@@ -164,27 +189,61 @@ def chunk_from_proto(message: generation_pb2.GenerateResponse) -> GenerateChunk:
         usage=usage_from_proto(message.usage) if message.HasField("usage") else None,
         session=status_from_proto(message.session) if message.HasField("session") else None,
         request_id=message.request_id,
+        state=message.state or None,
     )
 
 
-def predictions_from_proto(message: classification_pb2.ClassifyResponse) -> tuple[Prediction, ...]:
-    """One prediction per sequence asked for, in their order."""
+def outcomes_from_proto(message: classification_pb2.ClassifyManyResponse) -> dict[int, Prediction | InvalidSequence]:
+    """What became of sequences, by number."""
     labels = tuple(message.labels)
-    return tuple(
-        Prediction(
-            label=prediction.label,
-            labels=labels,
-            probabilities=tuple(prediction.probabilities),
-            logits=tuple(prediction.logits),
-            num_tokens=prediction.num_tokens,
-        )
-        for prediction in message.predictions
+    return {
+        result.index: _prediction(result.prediction, labels)
+        if result.HasField("prediction")
+        else InvalidSequence(result.error, index=result.index, code=StatusCode.INVALID_ARGUMENT)
+        for result in message.results
+    }
+
+
+def _prediction(message: classification_pb2.Prediction, labels: tuple[str, ...]) -> Prediction:
+    return Prediction(
+        label=message.label,
+        labels=labels,
+        probabilities=tuple(message.probabilities),
+        logits=tuple(message.logits),
+        num_tokens=message.num_tokens,
     )
 
 
 def scores_from_proto(messages: Iterable[common_pb2.Score]) -> tuple[Score, ...]:
     """In the order of what was asked for."""
     return tuple(Score(token_ids=tuple(each.token_ids), logprobs=tuple(each.logprobs)) for each in messages)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepPart:
+    """One message of a Step call: part of the answer to an input, or the last."""
+
+    status: SessionStatus
+    outputs: npt.NDArray[np.float32]
+    top: tuple[TopLogprobs, ...]
+    # Rows of the same answer that are to come.
+    num_left: int
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it only tells where the session stands."""
+        return not (len(self.outputs) or self.top)
+
+
+def step_part_from_proto(message: sessions_pb2.StepResponse) -> StepPart:
+    """Outputs as rows; none of them is (0, 1)."""
+    width = message.outputs.width or 1
+    return StepPart(
+        status=status_from_proto(message.session),
+        outputs=np.frombuffer(message.outputs.data, "<f4").reshape(-1, width).astype(np.float32),
+        top=tuple(TopLogprobs(token_ids=tuple(each.token_ids), logprobs=tuple(each.logprobs)) for each in message.top),
+        num_left=message.num_left,
+    )
 
 
 def session_from_proto(message: sessions_pb2.Session) -> SessionInfo:
@@ -199,7 +258,12 @@ def session_from_proto(message: sessions_pb2.Session) -> SessionInfo:
         busy=message.busy,
         checkpoints=tuple(SessionCheckpoint(name=kept.name, position=kept.position) for kept in message.checkpoints),
         ttl=message.ttl.ToTimedelta().total_seconds() if message.HasField("ttl") else None,
+        health=_health(message.health) if message.HasField("health") else None,
     )
+
+
+def _health(message: sessions_pb2.StateHealth) -> StateHealth:
+    return StateHealth(sound=message.sound, norm=message.norm, largest=message.largest, largest_in=message.largest_in)
 
 
 def duration_to_proto(seconds: float) -> Duration:
@@ -207,6 +271,13 @@ def duration_to_proto(seconds: float) -> Duration:
     duration = Duration()
     duration.FromNanoseconds(round(seconds * 1e9))
     return duration
+
+
+def dtype_to_proto(dtype: StateDtype | None) -> sessions_pb2.StateDtype.ValueType:
+    """Raises `ValueError` for one that there is not."""
+    if dtype not in _DTYPES:
+        raise ValueError(f"dtype={dtype!r} is none of {', '.join(filter(None, _DTYPES))}, or None")
+    return _DTYPES[dtype]
 
 
 def _datetime(time: Timestamp) -> datetime:
@@ -227,6 +298,7 @@ def model_from_proto(message: models_pb2.Model) -> ModelInfo:
         d_model=message.d_model,
         vocab_size=message.vocab_size,
         d_input=message.d_input,
+        d_output=message.d_output,
         labels=tuple(message.labels),
         state_bytes_per_session=message.state_bytes_per_session,
         dtype=message.dtype,
@@ -235,10 +307,20 @@ def model_from_proto(message: models_pb2.Model) -> ModelInfo:
     )
 
 
+def load_from_proto(message: admin_pb2.GetLoadsResponse) -> ServerLoad:
+    """How busy a server is."""
+    return ServerLoad(models=tuple(map(_model_load, message.models)), calls=message.calls, draining=message.draining)
+
+
+def _model_load(message: admin_pb2.ModelLoad) -> ModelLoad:
+    return ModelLoad(**{field.name: getattr(message, field.name) for field in fields(ModelLoad)})
+
+
 def _limits(message: models_pb2.Limits) -> Limits:
     return Limits(
         max_tokens=message.max_tokens,
         max_input_tokens=message.max_input_tokens,
         max_batch_sequences=message.max_batch_sequences,
         max_message_bytes=message.max_message_bytes,
+        max_snapshot_bytes=message.max_snapshot_bytes,
     )

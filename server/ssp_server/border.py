@@ -7,7 +7,6 @@ the server.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -23,6 +22,8 @@ from grpc_status import rpc_status
 
 from ssp_runtime.errors import Draining, Exhausted
 from ssp_server import errors
+from ssp_server.access import Access, is_admin_call
+from ssp_server.caller import Caller, answer_for
 from ssp_server.metrics import Metrics
 
 log = structlog.get_logger()
@@ -30,52 +31,63 @@ log = structlog.get_logger()
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
+# By whether the requests and the responses are streams.
+_HANDLERS: dict[tuple[bool, bool], Callable[..., grpc.RpcMethodHandler[Any, Any]]] = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+
 
 @dataclass(kw_only=True)
 class Border:
-    """`token` None lets everybody in."""
+    """`calls_under_way` leaves out the administrator's."""
 
-    token: str | None
+    access: Access
     metrics: Metrics
     calls_under_way: int = field(default=0, init=False)
 
     def handler(self, service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
         """gRPC's handler for a service, its calls answered by the servicer's methods of the same names.
 
-        A unary method is `async def (request) -> response`, a streaming one an async generator of responses.
+        A method is `async def (request) -> response`, or an async generator of responses. If its requests stream, it is
+        given an async iterator of them, which raises at a malformed one: let that pass, and the client is told.
         """
         methods = {method.name: self._method(method, getattr(servicer, method.name)) for method in service.methods}
         return grpc.method_handlers_generic_handler(service.full_name, methods)
 
     def _method(self, method: MethodDescriptor, answer: Callable[[Any], Any]) -> grpc.RpcMethodHandler[Any, Any]:
+        handle = self._streaming(method, answer) if method.server_streaming else self._unary(method, answer)
         serializer = GetMessageClass(method.output_type).SerializeToString
-        if method.server_streaming:
-            return grpc.unary_stream_rpc_method_handler(self._streaming(method, answer), None, serializer)
-        return grpc.unary_unary_rpc_method_handler(self._unary(method, answer), None, serializer)
+        return _HANDLERS[method.client_streaming, method.server_streaming](handle, None, serializer)
 
-    def _unary(self, method: MethodDescriptor, answer: Callable[[Message], Awaitable[Message]]) -> Any:
-        async def handle(data: bytes, context: Context) -> Message:
+    def _unary(self, method: MethodDescriptor, answer: Callable[[Any], Awaitable[Message]]) -> Any:
+        counted = not is_admin_call(method)
+
+        async def handle(given: Any, context: Context) -> Message:
             started = time.monotonic()
-            self.calls_under_way += 1
+            self.calls_under_way += counted
             try:
-                request = await self._admit(method, data, context)
-                response = await answer(request)
+                response = await answer(self._admit(method, given, context))
                 _log_call(method, "OK", started)
                 return response
             except Exception as error:
                 await self._abort(method, error, context, started)
             finally:
-                self.calls_under_way -= 1
+                self.calls_under_way -= counted
 
         return handle
 
-    def _streaming(self, method: MethodDescriptor, answer: Callable[[Message], AsyncIterator[Message]]) -> Any:
-        async def handle(data: bytes, context: Context) -> AsyncIterator[Message]:
+    def _streaming(self, method: MethodDescriptor, answer: Callable[[Any], AsyncIterator[Message]]) -> Any:
+        counted = not is_admin_call(method)
+
+        async def handle(given: Any, context: Context) -> AsyncIterator[Message]:
             started = time.monotonic()
             responses = None
-            self.calls_under_way += 1
+            self.calls_under_way += counted
             try:
-                responses = answer(await self._admit(method, data, context))
+                responses = answer(self._admit(method, given, context))
                 async for response in responses:
                     yield response
                 _log_call(method, "OK", started)
@@ -85,21 +97,23 @@ class Border:
             except Exception as error:
                 await self._abort(method, error, context, started)
             finally:
-                self.calls_under_way -= 1
+                self.calls_under_way -= counted
                 if responses is not None:
                     await responses.aclose()  # type: ignore[attr-defined]  # an async generator
 
         return handle
 
-    async def _admit(self, method: MethodDescriptor, data: bytes, context: Context) -> Message:
-        if self.token is not None and not self._authorized(context):
-            raise _Refused(errors.unauthenticated())
-        request = GetMessageClass(method.input_type)()
-        try:
-            request.ParseFromString(data)
-        except DecodeError:
-            raise _Refused(errors.malformed(method.input_type.name)) from None
-        return request
+    def _admit(
+        self, method: MethodDescriptor, given: bytes | AsyncIterator[bytes], context: Context
+    ) -> Message | AsyncIterator[Message]:
+        authorization = dict(context.invocation_metadata() or ()).get("authorization", "")
+        refusal = self.access.refusal(method, str(authorization))
+        if refusal is not None:
+            raise _Refused(refusal)
+        seconds = context.time_remaining()
+        deadline = None if seconds is None else time.monotonic() + seconds
+        answer_for(Caller(tenant=self.access.tenant(str(authorization)), deadline=deadline))
+        return _parse(method, given) if isinstance(given, bytes) else _parse_all(method, given)
 
     async def _abort(self, method: MethodDescriptor, error: Exception, context: Context, started: float) -> NoReturn:
         status = error.status if isinstance(error, _Refused) else errors.to_status(error)
@@ -110,15 +124,25 @@ class Border:
         await context.abort(call_status.code, call_status.details, call_status.trailing_metadata)
         raise AssertionError("abort raises")
 
-    def _authorized(self, context: Context) -> bool:
-        given = dict(context.invocation_metadata() or ()).get("authorization", "")
-        return hmac.compare_digest(str(given).encode(), f"Bearer {self.token}".encode())
-
 
 class _Refused(Exception):
     def __init__(self, status: status_pb2.Status) -> None:
         super().__init__(status.message)
         self.status = status
+
+
+def _parse(method: MethodDescriptor, data: bytes) -> Message:
+    request = GetMessageClass(method.input_type)()
+    try:
+        request.ParseFromString(data)
+    except DecodeError:
+        raise _Refused(errors.malformed(method.input_type.name)) from None
+    return request
+
+
+async def _parse_all(method: MethodDescriptor, requests: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+    async for data in requests:
+        yield _parse(method, data)
 
 
 def _log_call(method: MethodDescriptor, status: str, started: float, **more: str) -> None:

@@ -9,15 +9,26 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
 from ssp_runtime.errors import (
+    ArtifactError,
     Conflict,
     Draining,
     Exhausted,
+    Forbidden,
     InvalidRequest,
+    ModelExists,
+    ModelInUse,
+    ModelMismatch,
     NotFound,
     PositionMismatch,
     SessionBusy,
     SessionExpired,
+    SessionMoved,
+    SnapshotCorrupt,
     SSPError,
+    StateCorrupt,
+    StateNotSealed,
+    StoreUnavailable,
+    StreamCut,
     UnknownCheckpoint,
     UnknownModel,
     UnknownSession,
@@ -27,7 +38,12 @@ DOMAIN = "ssp.v1"
 
 # The first class that fits counts.
 _TABLE: tuple[tuple[type[SSPError], StatusCode, str], ...] = (
+    (StateNotSealed, StatusCode.INVALID_ARGUMENT, "STATE_NOT_SEALED"),
     (InvalidRequest, StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
+    (Forbidden, StatusCode.PERMISSION_DENIED, "FORBIDDEN"),
+    (ModelExists, StatusCode.FAILED_PRECONDITION, "MODEL_EXISTS"),
+    (ModelInUse, StatusCode.FAILED_PRECONDITION, "MODEL_IN_USE"),
+    (ArtifactError, StatusCode.FAILED_PRECONDITION, "BAD_MODEL_FOLDER"),
     (UnknownModel, StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"),
     (SessionExpired, StatusCode.NOT_FOUND, "SESSION_EXPIRED"),
     (UnknownSession, StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"),
@@ -35,8 +51,13 @@ _TABLE: tuple[tuple[type[SSPError], StatusCode, str], ...] = (
     (NotFound, StatusCode.NOT_FOUND, "NOT_FOUND"),
     (PositionMismatch, StatusCode.ABORTED, "POSITION_MISMATCH"),
     (SessionBusy, StatusCode.ABORTED, "SESSION_BUSY"),
+    (SessionMoved, StatusCode.ABORTED, "SESSION_MOVED"),
+    (StreamCut, StatusCode.ABORTED, "STREAM_CUT"),
     (Conflict, StatusCode.ABORTED, "CONFLICT"),
     (Exhausted, StatusCode.RESOURCE_EXHAUSTED, "NO_ROOM"),
+    (ModelMismatch, StatusCode.FAILED_PRECONDITION, "MODEL_MISMATCH"),
+    (SnapshotCorrupt, StatusCode.DATA_LOSS, "SNAPSHOT_CORRUPT"),
+    (StoreUnavailable, StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"),
     (Draining, StatusCode.UNAVAILABLE, "DRAINING"),
 )
 
@@ -51,11 +72,16 @@ def to_status(error: Exception) -> status_pb2.Status:
     error_id = secrets.token_hex(8)
     log.error("internal error", error_id=error_id, exc_info=error)
     message = f"the server failed; its log explains error id {error_id}"
-    return _status(StatusCode.INTERNAL, message, "INTERNAL", metadata={"error_id": error_id})
+    reason = "STATE_CORRUPT" if isinstance(error, StateCorrupt) else "INTERNAL"
+    return _status(StatusCode.INTERNAL, message, reason, metadata={"error_id": error_id})
 
 
 def unauthenticated() -> status_pb2.Status:
     return _status(StatusCode.UNAUTHENTICATED, "send the metadata `authorization: Bearer <token>`", "UNAUTHENTICATED")
+
+
+def permission_denied(message: str) -> status_pb2.Status:
+    return _status(StatusCode.PERMISSION_DENIED, message, "ADMIN_ONLY")
 
 
 def malformed(message_name: str) -> status_pb2.Status:
@@ -66,7 +92,7 @@ def malformed(message_name: str) -> status_pb2.Status:
 def _retry_after(error: SSPError) -> float | None:
     if isinstance(error, Exhausted):
         return error.retry_after
-    return 5.0 if isinstance(error, Draining) else None
+    return 5.0 if isinstance(error, Draining | StoreUnavailable) else None
 
 
 def _status(

@@ -1,6 +1,7 @@
 """Prometheus metrics. Names and bucket edges follow those that dashboards for inference servers know, with edges below
 them for steps far under ten milliseconds. Labels never hold a session."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 from prometheus_client import (
@@ -11,14 +12,17 @@ from prometheus_client import (
     ProcessCollector,
     start_http_server,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ssp_runtime.engine.call import Call
 from ssp_runtime.engine.generator import Generator
 from ssp_runtime.engine.observer import Observer
-from ssp_runtime.engine.sequence import Call, FinishReason
-from ssp_runtime.sessions.manager import SessionManager
+from ssp_runtime.engine.progress import FinishReason
+from ssp_runtime.sessions.keeper import Keeper
+from ssp_runtime.sessions.observer import SessionObserver
 from ssp_server.config import ConfigError
+from ssp_server.recent import Load
 from ssp_server.registry import Registry
 
 _FAST = (50e-6, 100e-6, 250e-6, 500e-6, 0.001, 0.0025, 0.005)
@@ -45,6 +49,7 @@ _REQUEST = (
     240.0,
     480.0,
 )
+_DIFFERENCE = (0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -53,6 +58,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.loads: defaultdict[str, Load] = defaultdict(Load)  # by model
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.time_to_first_token = self._histogram(
@@ -76,6 +82,19 @@ class Metrics:
         self.success = self._counter("request_success", "Finished requests", ("model", "finished_reason"))
         self.spills = self._counter("session_spills", "States moved from the pool to host memory")
         self.restores = self._counter("session_restores", "States moved back into the pool")
+        self.quarantined = self._counter("sessions_quarantined", "Sessions whose state was lost to NaN or a failure")
+        self.audit = self._histogram(
+            "audit_state_difference",
+            "Largest difference between a served state and the same tokens folded again, by the position it lies below",
+            _DIFFERENCE,
+            ("model", "position"),
+        )
+        self.forks = self._counter("session_forks", "Sessions forked")
+        self.checkpoints = self._counter("session_checkpoints", "Checkpoints made")
+        self.rewinds = self._counter("session_rewinds", "Sessions put back to a checkpoint")
+        self.expired = self._counter("session_expired", "Sessions that nobody used for as long as their ttl")
+        self.commits = self._counter("session_commits", "Sessions saved to the store")
+        self.commit = self._histogram("session_commit_seconds", "Saving one session to the store", _FIRST_TOKEN)
         self.rejections = self._counter("admission_rejections", "Calls refused", ("reason",))
         self.classified_sequences = self._counter("classify_sequences", "Sequences classified")
         self.classified_tokens = self._counter("classify_tokens", "Tokens classified")
@@ -103,6 +122,7 @@ class ModelMetrics(Observer):
 
     def __init__(self, metrics: Metrics, model: str) -> None:
         self._metrics, self._model = metrics, model
+        self._load = metrics.loads[model]
         self._step = metrics.step.labels(model)
         self._batch_size = metrics.batch_size.labels(model)
         self._first_token = metrics.time_to_first_token.labels(model)
@@ -113,18 +133,23 @@ class ModelMetrics(Observer):
     def stepped(self, rows: int, seconds: float) -> None:
         self._step.observe(seconds)
         self._batch_size.observe(rows)
-        self._generated.inc(rows)
+        self._load.tokens.add(rows)
 
     def prefilled(self, tokens: int, seconds: float) -> None:  # noqa: ARG002  # the observer's signature
         self._prompt.inc(tokens)
 
     def token_generated(self, call: Call, since_last: float | None) -> None:
+        self._generated.inc()
         if since_last is not None:
             self._inter_token.observe(since_last)
         elif call.decoding_since is not None:
             self._first_token.observe(call.seconds_since_submitted())
+            if call.admitted is not None:
+                self._load.queue.add(call.admitted - call.submitted)
 
     def finished(self, call: Call, reason: FinishReason) -> None:
+        if reason is FinishReason.ERROR and call.sequence.kept:
+            self.quarantined()
         if call.params is None:
             return
         self._metrics.success.labels(self._model, reason.value).inc()
@@ -142,6 +167,9 @@ class ModelMetrics(Observer):
             per_token = (call.last_token_at - call.first_token_at) / (call.num_generated - 1)
             self._metrics.time_per_output_token.labels(model).observe(per_token)
 
+    def quarantined(self) -> None:
+        self._metrics.quarantined.labels(self._model).inc()
+
     def spilled(self) -> None:
         self._metrics.spills.labels(self._model).inc()
 
@@ -150,15 +178,44 @@ class ModelMetrics(Observer):
         self._metrics.restore.labels(self._model, "host").observe(seconds)
 
 
+class SessionMetrics(SessionObserver):
+    """What becomes of sessions."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def forked(self, model: str) -> None:
+        self._metrics.forks.labels(model).inc()
+
+    def checkpointed(self, model: str) -> None:
+        self._metrics.checkpoints.labels(model).inc()
+
+    def rewound(self, model: str) -> None:
+        self._metrics.rewinds.labels(model).inc()
+
+    def expired(self, model: str) -> None:
+        self._metrics.expired.labels(model).inc()
+
+    def committed(self, model: str, seconds: float) -> None:
+        self._metrics.commits.labels(model).inc()
+        self._metrics.commit.labels(model).observe(seconds)
+
+    def restored(self, model: str, seconds: float) -> None:
+        self._metrics.restore.labels(model, "store").observe(seconds)
+
+
 class ClassifierMetrics:
     """What one classifier reports of each batch."""
 
     def __init__(self, metrics: Metrics, model: str) -> None:
+        self._load = metrics.loads[model]
         self._sequences = metrics.classified_sequences.labels(model)
         self._tokens = metrics.classified_tokens.labels(model)
         self._batch = metrics.classify_batch.labels(model)
 
-    def __call__(self, sequences: int, tokens: int, seconds: float) -> None:
+    def __call__(self, sequences: int, tokens: int, seconds: float, waited: float) -> None:
+        self._load.tokens.add(tokens)
+        self._load.queue.add(waited)
         self._sequences.inc(sequences)
         self._tokens.inc(tokens)
         self._batch.observe(seconds)
@@ -167,33 +224,46 @@ class ClassifierMetrics:
 class Gauges(Collector):
     """What is so at the moment of the scrape."""
 
-    def __init__(self, registry: Registry, sessions: SessionManager) -> None:
-        self._registry, self._sessions = registry, sessions
+    def __init__(self, registry: Registry, keeper: Keeper) -> None:
+        self._registry, self._keeper = registry, keeper
 
     def collect(self) -> Iterable[Metric]:
         running = _gauge("num_requests_running", "Sequences being generated", "model")
         waiting = _gauge("num_requests_waiting", "Calls waiting for a slot or folding their prompt", "model")
         used = _gauge("state_slots_used", "Slots of the state pool in use", "model")
         available = _gauge("state_slots_available", "Free slots of the state pool", "model")
+        queries = _count("prefix_cache_queries", "Tokens of new prompts, which some call may have begun with before")
+        hits = _count("prefix_cache_hits", "Those of them that need not be computed")
+        prefixes = _gauge("prefix_cache_bytes", "Bytes of states kept for prompts that begin alike", "model")
         for served in self._registry.all():
             if isinstance(served, Generator):
-                pool = served.engine.pool
+                pool, cache = served.engine.pool, served.engine.prefixes
+                queries.add_metric([served.name], cache.queries)
+                hits.add_metric([served.name], cache.hits)
+                prefixes.add_metric([served.name], cache.used_bytes)
                 running.add_metric([served.name], served.engine.num_running)
                 waiting.add_metric([served.name], served.engine.num_waiting)
                 used.add_metric([served.name], pool.num_used)
                 available.add_metric([served.name], pool.num_slots - pool.num_used)
-        return [running, waiting, used, available, *self._session_gauges()]
+        return [running, waiting, used, available, queries, hits, prefixes, *self._session_gauges()]
 
     def _session_gauges(self) -> list[Metric]:
         count = _gauge("sessions", "Open sessions", "tier", "status")
-        size = _gauge("state_bytes", "Bytes of states of open sessions and their checkpoints", "tier")
-        census = self._sessions.census()
-        for tier in ("device", "host"):
-            size.add_metric([tier], sum(census.state_bytes[tier, status] for status in ("busy", "idle")))
+        size = _gauge("state_bytes", "Bytes of states of open sessions and their checkpoints; all of a store", "tier")
+        census, stored = self._keeper.manager.census(), self._keeper.store_bytes
+        for tier in ("device", "host", "store") if self._keeper.is_durable else ("device", "host"):
             for status in ("busy", "idle"):
                 count.add_metric([tier, status], census.sessions[tier, status])
+        for tier in ("device", "host"):
+            size.add_metric([tier], sum(census.state_bytes[tier, status] for status in ("busy", "idle")))
+        if stored is not None:
+            size.add_metric(["store"], stored)
         return [count, size]
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"ssp_{name}", text, labels=labels)
+
+
+def _count(name: str, text: str) -> CounterMetricFamily:
+    return CounterMetricFamily(f"ssp_{name}", text, labels=("model",))

@@ -2,32 +2,31 @@
 
 import asyncio
 import signal
-import time
-from pathlib import Path
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from ssp.v1 import classification_pb2, generation_pb2, models_pb2, sessions_pb2
+from ssp.v1 import admin_pb2, classification_pb2, generation_pb2, models_pb2, sessions_pb2
 from ssp_kernels import registry as kernels
-from ssp_kernels.operators import OPERATORS
-from ssp_runtime.engine.batch_classifier import BatchClassifier, ClassifierConfig
-from ssp_runtime.engine.engine import EngineConfig
-from ssp_runtime.engine.generator import GenerationLimits, Generator
-from ssp_runtime.formats.artifact import Artifact, load
-from ssp_runtime.models.model import LanguageModel
-from ssp_runtime.sessions.manager import SessionLimits, SessionManager
+from ssp_server.auditing import Auditing
 from ssp_server.border import Border
 from ssp_server.config import ConfigError, ServerConfig
-from ssp_server.metrics import ClassifierMetrics, Gauges, Metrics, ModelMetrics
+from ssp_server.drain import Drain
+from ssp_server.keeping import make_keeper
+from ssp_server.loader import Loader
+from ssp_server.metrics import Gauges, Metrics
+from ssp_server.model_roots import ModelRoots
 from ssp_server.readers import Readers
-from ssp_server.registry import Registry, Served
+from ssp_server.registry import Registry
+from ssp_server.services.admin import AdminService, Tally
 from ssp_server.services.classification import ClassificationService
 from ssp_server.services.generation import GenerationService
 from ssp_server.services.models import ModelsService
 from ssp_server.services.sessions import SessionsService
+from ssp_server.services.transfer import Transfer
+from ssp_server.states import SealedStates
 
 log = structlog.get_logger()
 
@@ -36,6 +35,7 @@ _SERVICES = {
     "Sessions": sessions_pb2.DESCRIPTOR.services_by_name["Sessions"],
     "Classification": classification_pb2.DESCRIPTOR.services_by_name["Classification"],
     "Models": models_pb2.DESCRIPTOR.services_by_name["Models"],
+    "Admin": admin_pb2.DESCRIPTOR.services_by_name["Admin"],
 }
 
 
@@ -54,24 +54,34 @@ class Server:
         config = self._config
         kernels.choose(config.kernels)
         self._readers = Readers(asyncio.get_running_loop())
-        self._registry = Registry([self._load(name, folder) for name, folder in config.named_models().items()])
-        self._sessions = SessionManager(
-            SessionLimits(max_sessions=config.limits.max_sessions, max_state_bytes=config.limits.max_state_bytes)
+        self._registry = Registry()
+        self._auditing = Auditing(config.audit_fraction, self._metrics)
+        self._loader = Loader(
+            config=config,
+            metrics=self._metrics,
+            auditing=self._auditing,
+            readers=self._readers,
+            registry=self._registry,
         )
-        self._metrics.registry.register(Gauges(self._registry, self._sessions))
+        for name, folder in config.named_models().items():
+            self._registry.add(self._loader.load(name, folder))
+        self._keeper = make_keeper(config, self._registry, self._metrics)
+        self._metrics.registry.register(Gauges(self._registry, self._keeper))
         if config.metrics_port >= 0:
             self.metrics_port = self._metrics.serve(config.metrics_port)
         self._grpc = self._build()
         self.port = self._bind()
         for served in self._registry.all():
             served.start()
+        await self._keeper.start()
         await self._grpc.start()
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        await self._drain.resume()
         log.info("serving", address=f"{config.host}:{self.port}", metrics_port=self.metrics_port)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._drain()
+        await self._drain.run(self._config.drain_seconds)
+        await self._keeper.stop()
         for served in self._registry.all():
             served.stop()
         await self._grpc.stop(grace=1.0)
@@ -84,61 +94,50 @@ class Server:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await stop.wait()
 
-    def _load(self, name: str, folder: Path) -> Served:
-        started = time.monotonic()
-        artifact = load(folder)
-        self._to_device(artifact)
-        self._warm_up(artifact)
-        served = self._serve(name, artifact)
-        log.info("loaded", model=name, seconds=round(time.monotonic() - started, 3), fingerprint=artifact.fingerprint)
-        return served
-
-    def _to_device(self, artifact: Artifact) -> None:
-        try:
-            artifact.model.to(self._config.device)
-        except (RuntimeError, AssertionError) as error:  # torch raises either
-            raise ConfigError(f"--device {self._config.device} cannot be used here: {error}") from error
-
-    def _warm_up(self, artifact: Artifact) -> None:
-        try:
-            artifact.warm_up()
-        except kernels.Unavailable as error:
-            raise ConfigError(f"--kernels {self._config.kernels} cannot be used here: {error}") from error
-        for operator in OPERATORS:
-            for form, reason in operator.unavailable.items():
-                log.warning("slower than it could be", operator=operator.name, without=form, reason=reason)
-
-    def _serve(self, name: str, artifact: Artifact) -> Served:
-        limits, threads = self._config.limits, self._config.threads
-        if isinstance(artifact.model, LanguageModel):
-            return Generator(
-                name,
-                artifact,
-                EngineConfig(num_slots=self._config.slots, threads=threads),
-                GenerationLimits(
-                    max_tokens=limits.max_tokens,
-                    max_input_tokens=limits.max_input_tokens,
-                    max_waiting=limits.max_waiting,
-                ),
-                deliver=self._readers.deliver,
-                observer=ModelMetrics(self._metrics, name),
-            )
-        config = ClassifierConfig(max_input_tokens=limits.max_input_tokens, threads=threads)
-        return BatchClassifier(name, artifact, config, ClassifierMetrics(self._metrics, name))
-
     def _build(self) -> grpc.aio.Server:
-        self._border = Border(token=self._config.token(), metrics=self._metrics)
+        config = self._config
+        border = Border(access=config.access(), metrics=self._metrics)
+        names = [descriptor.full_name for descriptor in _SERVICES.values()]
+        self._drain = Drain(
+            registry=self._registry, border=border, readers=self._readers, health=self._health, services=names
+        )
         services = {
-            "Generation": GenerationService(registry=self._registry, sessions=self._sessions, readers=self._readers),
-            "Sessions": SessionsService(registry=self._registry, sessions=self._sessions, readers=self._readers),
+            "Generation": GenerationService(
+                registry=self._registry,
+                keeper=self._keeper,
+                readers=self._readers,
+                states=SealedStates(
+                    registry=self._registry, key=config.seal_key(), max_bytes=config.limits.max_message_bytes
+                ),
+            ),
+            "Sessions": SessionsService(
+                registry=self._registry,
+                keeper=self._keeper,
+                readers=self._readers,
+                transfer=Transfer(registry=self._registry, keeper=self._keeper),
+                auditing=self._auditing,
+            ),
             "Classification": ClassificationService(registry=self._registry),
-            "Models": ModelsService(registry=self._registry, max_message_bytes=self._config.limits.max_message_bytes),
+            "Models": ModelsService(
+                registry=self._registry,
+                keeper=self._keeper,
+                loader=self._loader,
+                roots=ModelRoots(config.model_root),
+                max_message_bytes=config.limits.max_message_bytes,
+            ),
+            "Admin": AdminService(
+                registry=self._registry,
+                tally=Tally(self._keeper.manager),
+                border=border,
+                metrics=self._metrics,
+                drain=self._drain,
+                drain_seconds=config.drain_seconds,
+            ),
         }
-        server = grpc.aio.server(options=_options(self._config.limits.max_message_bytes))
-        handlers = [self._border.handler(_SERVICES[name], service) for name, service in services.items()]
+        server = grpc.aio.server(options=_options(config.limits.max_message_bytes))
+        handlers = [border.handler(_SERVICES[name], service) for name, service in services.items()]
         server.add_generic_rpc_handlers(tuple(handlers))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = [descriptor.full_name for descriptor in _SERVICES.values()]
         reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
         return server
 
@@ -162,19 +161,6 @@ class Server:
             return grpc.ssl_server_credentials([(tls.key.read_bytes(), tls.cert.read_bytes())])
         except OSError as error:
             raise ConfigError(f"the TLS files cannot be read: {error}") from error
-
-    async def _set_health(self, status: int) -> None:
-        for descriptor in _SERVICES.values():
-            await self._health.set(descriptor.full_name, status)
-
-    async def _drain(self) -> None:
-        """Refuses what is new, lets what runs go on for a while, then ends it at its last token."""
-        log.info("draining", seconds=self._config.drain_seconds)
-        self._registry.draining = True
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        deadline = time.monotonic() + self._config.drain_seconds
-        while time.monotonic() < deadline and self._border.calls_under_way:
-            await asyncio.sleep(0.05)
 
 
 def _options(max_message_bytes: int) -> list[tuple[str, int]]:

@@ -2,19 +2,26 @@
 
 import secrets
 from collections.abc import Sequence as Ids
+from dataclasses import replace
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ssp.v1 import common_pb2, generation_pb2, models_pb2, sessions_pb2
 from ssp_runtime.engine.batch_classifier import BatchClassifier
+from ssp_runtime.engine.call import Call, CallOptions, Input, ScoringCall
 from ssp_runtime.engine.generator import Generator
+from ssp_runtime.engine.progress import FinishReason, Progress
 from ssp_runtime.engine.sampling_params import SamplingParams
-from ssp_runtime.engine.sequence import Call, FinishReason, Progress
 from ssp_runtime.errors import InvalidRequest
-from ssp_runtime.models.config import NumberEmbeddingConfig
+from ssp_runtime.models.config import NumberEmbeddingConfig, ValuesHeadConfig
+from ssp_runtime.models.model import Classifier, LanguageModel, Model, SequenceRegressor
+from ssp_runtime.sessions import transfer
+from ssp_runtime.sessions.census import tier
+from ssp_runtime.sessions.health import Health
 from ssp_runtime.sessions.session import Session
 from ssp_runtime.tokenizers import Tokenizer
+from ssp_server.caller import Caller
 
 FINISH_REASONS = {
     FinishReason.STOP: common_pb2.FINISH_REASON_STOP,
@@ -22,11 +29,18 @@ FINISH_REASONS = {
     FinishReason.ABORT: common_pb2.FINISH_REASON_ABORT,
     FinishReason.ERROR: common_pb2.FINISH_REASON_ERROR,
 }
+TASKS: dict[type[Model], models_pb2.Task.ValueType] = {
+    LanguageModel: models_pb2.TASK_GENERATE,
+    SequenceRegressor: models_pb2.TASK_PREDICT,
+    Classifier: models_pb2.TASK_CLASSIFY,
+}
+_TIERS = {"device": sessions_pb2.TIER_DEVICE, "host": sessions_pb2.TIER_HOST, "store": sessions_pb2.TIER_STORE}
+MAX_AHEAD = 32
 MAX_SCORED = 1024
 MAX_TTL = 10 * 365 * 86_400  # seconds
 _PLAIN = (
     "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
-    "max_tokens", "min_tokens", "ignore_eos", "n",
+    "max_tokens", "min_tokens", "ignore_eos", "exclude_stop", "n",
 )  # fmt: skip
 
 
@@ -63,6 +77,13 @@ def row(message: common_pb2.SequenceInput, tokenizer: Tokenizer | None) -> list[
     return token_ids(message, tokenizer)
 
 
+def inputs(message: common_pb2.SequenceInput, generator: Generator) -> list[Input]:
+    """Tokens or vectors, whichever the model takes; none of an absent input. Raises `InvalidRequest`."""
+    if generator.takes_numbers:
+        return list(row(message, None))
+    return [*token_ids(message, generator.tokenizer)]
+
+
 def numbers(message: common_pb2.PackedFloats) -> np.ndarray:
     if message.width == 0 or len(message.data) % (4 * message.width):
         raise InvalidRequest(f"{len(message.data)} bytes are no whole number of vectors of {message.width} float32")
@@ -84,34 +105,47 @@ def several_token_ids(messages: Ids[common_pb2.SequenceInput], tokenizer: Tokeni
     return rows
 
 
-def score(call: Call, ids: Ids[int]) -> common_pb2.Score:
+def score(call: ScoringCall, ids: Ids[int]) -> common_pb2.Score:
     """Of the tokens that were asked for."""
-    assert call.scores is not None
     return common_pb2.Score(token_ids=ids[len(ids) - len(call.scores) :], logprobs=call.scores)
 
 
 def session_status(session: Session, position: int | None = None) -> common_pb2.SessionStatus:
-    sequence = session.sequence
+    standing = session.standing
     return common_pb2.SessionStatus(
         session_id=session.id,
-        position=sequence.position if position is None else position,
-        committed_position=sequence.committed_position,
-        version=sequence.version,
+        position=standing.position if position is None else position,
+        committed_position=session.committed_position,
+        version=standing.version,
     )
 
 
 def expected_position(
     request: generation_pb2.GenerateRequest
     | sessions_pb2.AppendRequest
+    | sessions_pb2.StepRequest
     | sessions_pb2.ForkRequest
     | sessions_pb2.CheckpointRequest
     | sessions_pb2.RewindRequest
-    | sessions_pb2.PeekRequest,
+    | sessions_pb2.PeekRequest
+    | sessions_pb2.ExportStateRequest,
 ) -> int | None:
     return request.expected_position if request.HasField("expected_position") else None
 
 
-def ttl(request: sessions_pb2.OpenSessionRequest) -> float | None:
+def call_options(request: generation_pb2.GenerateRequest | sessions_pb2.AppendRequest, who: Caller) -> CallOptions:
+    options = CallOptions(
+        request_id=request.request_id, priority=request.priority, owner=who.tenant, deadline=who.deadline
+    )
+    if isinstance(request, sessions_pb2.AppendRequest):
+        return options
+    ahead = request.stream_options.max_ahead if request.stream_options.HasField("max_ahead") else MAX_AHEAD
+    if not 1 <= ahead <= MAX_AHEAD:
+        raise InvalidRequest(f"max_ahead must be in [1, {MAX_AHEAD}], not {ahead}")
+    return replace(options, max_ahead=ahead, received=tuple(request.received_ids))
+
+
+def ttl(request: sessions_pb2.OpenSessionRequest | sessions_pb2.ImportStateRequest) -> float | None:
     if not request.HasField("ttl"):
         return None
     seconds = request.ttl.seconds + request.ttl.nanos / 1e9
@@ -121,16 +155,14 @@ def ttl(request: sessions_pb2.OpenSessionRequest) -> float | None:
 
 
 def session_info(session: Session, generator: Generator) -> sessions_pb2.Session:
-    sequence = session.sequence
-    on_device = sequence in generator.engine.pool
     message = sessions_pb2.Session(
         status=session_status(session),
         model=session.model,
         create_time=_timestamp(session.created),
-        last_used_time=_timestamp(sequence.last_used),
-        tier=sessions_pb2.TIER_DEVICE if on_device else sessions_pb2.TIER_HOST,
+        last_used_time=_timestamp(session.standing.last_used),
+        tier=_TIERS[tier(session, generator)],
         state_bytes=generator.state_bytes,
-        busy=sequence.call is not None,
+        busy=session.is_busy,
         checkpoints=[
             sessions_pb2.SessionCheckpoint(name=name, position=kept.position)
             for name, kept in list(session.checkpoints.items())
@@ -141,8 +173,15 @@ def session_info(session: Session, generator: Generator) -> sessions_pb2.Session
     return message
 
 
+def state_health(found: Health | None) -> sessions_pb2.StateHealth:
+    """None is a state that is not sound."""
+    if found is None:
+        return sessions_pb2.StateHealth(sound=False)
+    return sessions_pb2.StateHealth(sound=True, norm=found.norm, largest=found.largest, largest_in=found.largest_in)
+
+
 def usage(call: Call) -> common_pb2.Usage:
-    completion = sum(len(progress.token_ids) for progress in call.history) if call.params is not None else 0
+    completion = call.num_tokens if call.params is not None else 0
     return common_pb2.Usage(
         prompt_tokens=call.num_prompt_tokens, completion_tokens=completion, cached_tokens=call.cached_tokens
     )
@@ -176,7 +215,7 @@ def model_info(served: Generator | BatchClassifier, max_message_bytes: int) -> m
     return models_pb2.Model(
         name=served.name,
         description=description.description,
-        task=models_pb2.TASK_GENERATE if generates else models_pb2.TASK_CLASSIFY,
+        task=TASKS[type(artifact.model)],
         input_kind=models_pb2.INPUT_KIND_VALUES if numeric else models_pb2.INPUT_KIND_TOKENS,
         architecture=config.architecture,
         form="recurrent" if generates else "parallel" if artifact.model.backbone.is_causal else "bidirectional",
@@ -185,6 +224,7 @@ def model_info(served: Generator | BatchClassifier, max_message_bytes: int) -> m
         d_model=config.d_model,
         vocab_size=0 if isinstance(embedding, NumberEmbeddingConfig) else embedding.vocab_size,
         d_input=embedding.d_input if isinstance(embedding, NumberEmbeddingConfig) else 0,
+        d_output=config.head.d_output if isinstance(config.head, ValuesHeadConfig) else 0,
         labels=description.labels,
         state_bytes_per_session=served.state_bytes if isinstance(served, Generator) else 0,
         dtype=str(next(artifact.model.parameters()).dtype).removeprefix("torch."),
@@ -199,6 +239,7 @@ def _limits(served: Generator | BatchClassifier, max_message_bytes: int) -> mode
             max_tokens=served.limits.max_tokens,
             max_input_tokens=served.limits.max_input_tokens,
             max_message_bytes=max_message_bytes,
+            max_snapshot_bytes=transfer.max_bytes(served),
         )
     return models_pb2.Limits(
         max_input_tokens=served.config.max_input_tokens,

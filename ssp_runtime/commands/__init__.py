@@ -1,1 +1,1 @@
-"""`ssp-model`: train, convert, inspect, verify."""
+"""`ssp-model`: train, convert, inspect, verify, export-onnx."""

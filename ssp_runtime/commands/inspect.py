@@ -1,36 +1,36 @@
 """`ssp-model inspect`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 from torch import nn
 
 from ssp_runtime.commands.table import render
-from ssp_runtime.formats.artifact import Artifact, load
+from ssp_runtime.formats.artifact import Artifact
+from ssp_runtime.formats.open import read_model
 from ssp_runtime.mixers.base import Mixer
-from ssp_runtime.models.model import LanguageModel
+from ssp_runtime.models.model import CausalModel, SequenceRegressor
 from ssp_runtime.state import num_bytes
 
 
-def inspect(folder: Annotated[Path, tyro.conf.Positional]) -> None:
-    """Shows what a model folder holds: layers, parameters, bytes of state, form.
+def inspect(source: Annotated[str, tyro.conf.Positional]) -> None:
+    """Shows what a model holds: layers, parameters, bytes of state, form.
 
     Args:
-        folder: the model folder.
+        source: the model: a folder, a file of another program, or OWNER/NAME on the Hugging Face hub.
     """
-    artifact = load(folder)
-    print(render(_summary(folder, artifact)))
+    artifact = read_model(source, pickles=True)
+    print(render(_summary(source, artifact)))
     print()
     rows = [_layer(i, layer, artifact) for i, layer in enumerate(artifact.model.backbone.layers)]
     print(render(rows, ("layer", "kind", "parameters", "state bytes", "state")))
 
 
-def _summary(folder: Path, artifact: Artifact) -> list[tuple[str, object]]:
+def _summary(source: str, artifact: Artifact) -> list[tuple[str, object]]:
     description, model = artifact.description, artifact.model
     dtype = next(model.parameters()).dtype
     rows: list[tuple[str, object]] = [
-        ("folder", folder),
+        ("model", source),
         ("description", description.description or "-"),
         ("architecture", description.model.architecture),
         ("form", description.form),
@@ -41,7 +41,9 @@ def _summary(folder: Path, artifact: Artifact) -> list[tuple[str, object]]:
     ]
     if description.labels:
         rows.append(("labels", ", ".join(description.labels)))
-    if isinstance(model, LanguageModel):
+    if isinstance(model, SequenceRegressor):
+        rows.append(("numbers", f"{model.d_input} in, {model.d_output} out at every step"))
+    if isinstance(model, CausalModel):
         rows.append(("state of a session", f"{num_bytes(model.state_spec, dtype):,} bytes, at any position"))
     return rows
 

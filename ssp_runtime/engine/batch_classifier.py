@@ -37,22 +37,30 @@ class _Request:
         self.logits: list[Tensor | None] = [None] * len(rows)
         self.left = len(rows)
         self.future: Future[np.ndarray] = Future()
+        self.submitted = time.monotonic()
 
 
-Measure = Callable[[int, int, float], None]  # sequences, tokens, seconds
+_Item = tuple[_Request, int]
+Measure = Callable[[int, int, float, float], None]  # sequences, tokens, seconds, seconds that the oldest waited
 
 
 class BatchClassifier:
-    """`submit` from any thread."""
+    """`submit` from any thread. Each batch holds the sequence that waits longest, with others of about its length."""
 
     def __init__(self, name: str, artifact: Artifact, config: ClassifierConfig, measure: Measure | None = None) -> None:
         self.name, self.artifact, self.config = name, artifact, config
         self._model, self._measure = artifact.classifier, measure
         self._device = next(self._model.parameters()).device
-        self._queue: list[tuple[_Request, int]] = []
+        self._queue: list[_Item] = []
         self._wake = threading.Condition()
         self._stopping = False
+        self._computing = 0
         self._thread = threading.Thread(target=self._loop, name="classifier", daemon=True)
+
+    @property
+    def num_waiting(self) -> int:
+        """Sequences that are not classified yet."""
+        return len(self._queue) + self._computing
 
     def start(self) -> None:
         self._thread.start()
@@ -65,16 +73,14 @@ class BatchClassifier:
         self._thread.join()
 
     def submit(self, rows: Sequence[Row]) -> Future[np.ndarray]:
-        """The future logits (number of rows, C).
+        """The future logits (number of rows, C) of rows that `check` lets pass.
 
         Raises:
-            InvalidRequest: a row cannot be classified; the message names it.
+            InvalidRequest: there are none, or too many.
             Exhausted: too many sequences wait already.
         """
         if not 1 <= len(rows) <= self.config.max_batch_sequences:
             raise InvalidRequest(f"one call takes 1 to {self.config.max_batch_sequences} sequences, not {len(rows)}")
-        for i, row in enumerate(rows):
-            self._check(i, row)
         request = _Request(rows)
         with self._wake:
             if self._stopping:
@@ -85,28 +91,19 @@ class BatchClassifier:
             self._wake.notify()
         return request.future
 
-    def _check(self, i: int, row: Row) -> None:
+    def check(self, row: Row) -> None:
+        """Raises `InvalidRequest` if the model cannot classify it."""
         if not 1 <= len(row) <= self.config.max_input_tokens:
-            raise InvalidRequest(f"sequence {i} must have 1 to {self.config.max_input_tokens} tokens, not {len(row)}")
+            raise InvalidRequest(f"it must have 1 to {self.config.max_input_tokens} tokens, not {len(row)}")
         embedding = self.artifact.description.model.embedding
         numeric = isinstance(row, np.ndarray)
         if isinstance(embedding, NumberEmbeddingConfig) != numeric:
-            raise InvalidRequest(f"sequence {i} must be {'tokens' if numeric else 'numbers'} for this model")
+            raise InvalidRequest(f"it must be {'tokens' if numeric else 'numbers'} for this model")
         if isinstance(row, np.ndarray):
-            self._check_numbers(i, row, embedding)
+            _check_numbers(row, embedding)
         else:
             assert isinstance(embedding, TokenEmbeddingConfig)
-            try:
-                check_ids(row, embedding.vocab_size)
-            except InvalidRequest as error:
-                raise InvalidRequest(f"sequence {i}: {error}") from error
-
-    def _check_numbers(self, i: int, row: np.ndarray, embedding: object) -> None:
-        assert isinstance(embedding, NumberEmbeddingConfig)
-        if row.shape[1:] != (embedding.d_input,):
-            raise InvalidRequest(f"sequence {i} must have vectors of {embedding.d_input} numbers")
-        if not np.isfinite(row).all():
-            raise InvalidRequest(f"sequence {i} holds NaN or infinite numbers")
+            check_ids(row, embedding.vocab_size)
 
     def _loop(self) -> None:
         torch.set_num_threads(self.config.threads)
@@ -116,24 +113,31 @@ class BatchClassifier:
         for request in {request for request, _ in self._queue}:
             _fail(request, Draining("the model is being unloaded"))
 
-    def _next_batch(self) -> list[tuple[_Request, int]]:
-        """The shortest waiting sequences that fit into one batch; none when stopping."""
+    def _next_batch(self) -> list[_Item]:
+        """The oldest waiting sequence and those nearest to it in length that fit into one batch; none when stopping."""
         with self._wake:
-            while not self._queue and not self._stopping:
+            self._computing = 0
+            while not self._stopping:
+                self._queue = [item for item in self._queue if not item[0].future.done()]
+                if self._queue:
+                    return self._take()
                 self._wake.wait()
-            if self._stopping:
-                return []
-            self._queue = [item for item in self._queue if not item[0].future.cancelled()]
-            self._queue.sort(key=lambda item: len(item[0].rows[item[1]]))
-            count = 0
-            for request, i in self._queue[: self.config.max_rows]:
-                if count and (count + 1) * len(request.rows[i]) > self.config.batch_tokens:
-                    break
-                count += 1
-            batch, self._queue = self._queue[:count], self._queue[count:]
-        return batch or self._next_batch()
+            return []
 
-    def _run(self, batch: list[tuple[_Request, int]]) -> None:
+    def _take(self) -> list[_Item]:
+        oldest, longest = _length(self._queue[0]), 0
+        batch: list[_Item] = []
+        for item in sorted(self._queue, key=lambda item: abs(_length(item) - oldest))[: self.config.max_rows]:
+            longest = max(longest, _length(item))
+            if batch and (len(batch) + 1) * longest > self.config.batch_tokens:
+                break
+            batch.append(item)
+        taken = set(map(id, batch))
+        self._queue = [item for item in self._queue if id(item) not in taken]
+        self._computing = len(batch)
+        return batch
+
+    def _run(self, batch: list[_Item]) -> None:
         started = time.monotonic()
         rows = [request.rows[i] for request, i in batch]
         try:
@@ -148,7 +152,21 @@ class BatchClassifier:
             if request.left == 0 and request.future.set_running_or_notify_cancel():
                 request.future.set_result(torch.stack([r for r in request.logits if r is not None]).numpy())
         if self._measure is not None:
-            self._measure(len(rows), sum(map(len, rows)), time.monotonic() - started)
+            waited = started - min(request.submitted for request, _ in batch)
+            self._measure(len(rows), sum(map(len, rows)), time.monotonic() - started, waited)
+
+
+def _length(item: _Item) -> int:
+    request, i = item
+    return len(request.rows[i])
+
+
+def _check_numbers(row: np.ndarray, embedding: object) -> None:
+    assert isinstance(embedding, NumberEmbeddingConfig)
+    if row.shape[1:] != (embedding.d_input,):
+        raise InvalidRequest(f"it must have vectors of {embedding.d_input} numbers")
+    if not np.isfinite(row).all():
+        raise InvalidRequest("it holds NaN or infinite numbers")
 
 
 def _fail(request: _Request, error: Exception) -> None:

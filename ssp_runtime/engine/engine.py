@@ -1,35 +1,59 @@
-"""Runs one language model for many sequences, in a thread of its own.
+"""Runs one causal model for many sequences, in a thread of its own.
 
 Each round advances every running sequence by one token in one batch, then folds pieces of prompts (see `scheduler`).
 A sequence's slot is its own until its call ends; an idle sequence keeps it until another needs it.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable
+from collections.abc import Sequence as Ids
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
-from ssp_runtime.engine import scores
+from ssp_runtime.engine.backtrack import mark
+from ssp_runtime.engine.call import Call, Input
+from ssp_runtime.engine.decoding import Decoder
+from ssp_runtime.engine.executor import Executor
+from ssp_runtime.engine.mailbox import Mailbox
 from ssp_runtime.engine.observer import Observer
-from ssp_runtime.engine.sampling import Draw, sample
+from ssp_runtime.engine.prefix_cache import PrefixCache
+from ssp_runtime.engine.progress import FinishReason, Progress
+from ssp_runtime.engine.prompts import Prompts
+from ssp_runtime.engine.rows import Rows
 from ssp_runtime.engine.scheduler import Scheduler, SchedulerConfig
-from ssp_runtime.engine.sequence import Call, FinishReason, Progress, Sequence
+from ssp_runtime.engine.sequence import Sequence
 from ssp_runtime.engine.state_pool import StatePool
+from ssp_runtime.engine.stepping import SteppingCall
+from ssp_runtime.engine.turns import Turns
 from ssp_runtime.errors import Draining, StateCorrupt
-from ssp_runtime.models.model import LanguageModel
+from ssp_runtime.models.model import CausalModel
+
+log = logging.getLogger(__name__)
+
+_NOT_FINITE = "the state of this session is not finite any more"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
     """`num_slots` sequences can compute or rest in the pool. A reader may lag `max_ahead` tokens behind, for at most
-    `stall_seconds`; then its call ends. `threads` is how many cores one operation uses."""
+    `stall_seconds`; then its call ends. `threads` is how many cores one operation uses. `prefix_bytes` bounds the
+    states that are kept for prompts that begin alike.
+
+    With a `quantum` all tokens, prompts included, go through steps over a multiple of so many rows: equal bits, alone
+    and in any crowd (see `deterministic`).
+    """
 
     num_slots: int = 64
     max_ahead: int = 32
     stall_seconds: float = 60.0
     threads: int = 1
+    quantum: int | None = None
+    prefix_bytes: int = 0
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
 
 
@@ -41,24 +65,30 @@ class Engine:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: CausalModel,
         eos_id: int | None,
         config: EngineConfig,
         *,
         deliver: Callable[[list[Call]], None],
         observer: Observer | None = None,
     ) -> None:
-        weights = model.lm_head.weight
-        self._model, self._eos_id, self._config = model, eos_id, config
+        weights = next(model.parameters())
+        quantum = config.quantum or 1
+        num_slots = -(-config.num_slots // quantum) * quantum
+        self._config = config
         self._deliver, self._observer = deliver, observer or Observer()
-        self._pool = StatePool(model.state_spec, config.num_slots, weights.dtype, weights.device)
-        self._scheduler = Scheduler(config.scheduler)
-        self._waiting: list[Call] = []  # no slot yet
-        self._folding: list[Call] = []  # tokens of the prompt left
-        self._paused: list[Call] = []  # the reader lags
-        self._inbox: list[Callable[[], None]] = []
-        self._wake = threading.Condition()
-        self._woken = self._stopping = False
+        self._pool = StatePool(model.state_spec, num_slots, weights.dtype, weights.device)
+        self._rows = Rows(self._pool, self._observer, packed=config.quantum is not None)
+        self._executor = Executor(model, self._pool, quantum)
+        self._decoder = Decoder(eos_id)
+        self._prefixes = PrefixCache(config.prefix_bytes)
+        scheduler = Scheduler(config.scheduler)
+        self._prompts = Prompts(scheduler, self._executor, self._rows, self._prefixes, self._observer)
+        self._mailbox = Mailbox()
+        self._turns: Turns[Call] = Turns(num_slots, config.scheduler.turn_tokens)
+        self._calls: dict[Call, None] = {}
+        self._seated: set[Call] = set()  # have a slot for a turn
+        self._paused: list[Call] = []  # the reader lags, or more input is to come
         self._news: list[Call] = []  # calls with something to read, told once a round
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
@@ -69,106 +99,108 @@ class Engine:
         return self._pool
 
     @property
+    def prefixes(self) -> PrefixCache:
+        return self._prefixes
+
+    @property
     def num_running(self) -> int:
         return self._pool.num_running
 
     @property
     def num_waiting(self) -> int:
-        return len(self._inbox) + len(self._waiting) + len(self._folding)
+        return len(self._mailbox) + self._turns.num_waiting + len(self._prompts)
 
-    @property
-    def max_ahead(self) -> int:
-        return self._config.max_ahead
+    def retry_after(self) -> float:
+        """Seconds after which a call that finds no room may find some."""
+        return self._turns.retry_after(self.num_waiting)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
         """Ends every call at its last token and the thread after them."""
-        with self._wake:
-            self._stopping = True
-            self._wake.notify()
+        self._mailbox.stop()
         self._thread.join()
 
     def submit(self, call: Call) -> None:
         """Queues a call; its sequence must have no other under way. Raises `Draining` once the engine stops."""
         assert call.sequence.call is None
-        with self._wake:
-            if self._stopping:
-                raise Draining("the model is being unloaded")
-            call.sequence.call = call
-            self._post(lambda: self._waiting.append(call))
+        call.sequence.call = call
+        call.max_ahead = min(self._config.max_ahead, call.options.max_ahead)
+        if not self._mailbox.post(lambda: self._enter(call)):
+            call.sequence.call = None
+            raise Draining("the model is being unloaded")
+
+    def feed(self, call: SteppingCall, inputs: Ids[Input], *, last: bool = False) -> None:
+        """More input for a stepping call."""
+        self._mailbox.post(lambda: call.feed(inputs, last=last))
 
     def cancel(self, call: Call) -> None:
         """Ends a call within one step; its sequence stays at the last computed token."""
-        call.cancel()
-        self.wake()
+        self._mailbox.post(lambda: self._cancel(call))
+
+    def wake(self) -> None:
+        """Makes the engine look again: a reader caught up."""
+        self._mailbox.wake()
+
+    def copied(self, sequence: Sequence) -> Future[Sequence]:
+        """A copy of a sequence as it stands after the round that now runs, a call under way cut there; its state is in
+        host memory. Raises `Draining` once the engine stops."""
+        copy: Future[Sequence] = Future()
+
+        def make() -> None:
+            if copy.set_running_or_notify_cancel():  # who waited may have gone
+                copy.set_result(self._rows.copied(sequence))
+
+        if not self._mailbox.post(make):
+            raise Draining("the model is being unloaded")
+        return copy
 
     def copy_state(self, source: Sequence, target: Sequence) -> None:
-        """Gives one idle sequence the state of another, before any call that is submitted on either later.
-
-        A spilled state is shared, not copied: nothing ever writes to it.
-        """
+        """Gives one idle sequence the state of another, before any call that is submitted on either later."""
         assert source.call is None
         assert target.call is None
-        self._post(lambda: self._copy_state(source, target))
+        self._mailbox.post(lambda: self._rows.copy_state(source, target))
+
+    def quarantine(self, sequence: Sequence) -> None:
+        """The sequence's state was found not to be finite: it is lost, and a call under way ends."""
+        self._mailbox.post(lambda: self._quarantine(sequence))
 
     def discard(self, sequence: Sequence) -> None:
         """Frees what a sequence holds; a call under way on it is cancelled."""
-        self._post(lambda: self._discard(sequence))
-
-    def wake(self) -> None:
-        """Makes the engine look again: a call was cancelled, or a reader caught up."""
-        with self._wake:
-            self._woken = True
-            self._wake.notify()
-
-    def _post(self, command: Callable[[], None]) -> None:
-        with self._wake:
-            self._inbox.append(command)
-            self._wake.notify()
+        self._mailbox.post(lambda: self._discard(sequence))
 
     # The engine's thread
 
     def _loop(self) -> None:
         torch.set_num_threads(self._config.threads)
         with torch.inference_mode():
-            while not self._stopping:
-                with self._wake:
-                    if not (self._inbox or self._woken or self._stopping or self._has_work()):
-                        self._wake.wait(timeout=1.0)
-                    self._woken = False
-                self._obey()
-                self._round()
-        self._obey()
-        for call in self._calls():
-            self._finish(call, FinishReason.ABORT)
+            while not self._mailbox.stopping:
+                if not self._has_work():
+                    self._mailbox.wait(1.0)
+                try:
+                    self._mailbox.obey()
+                    self._round()
+                except Exception as error:  # our bug; nobody may wait for ever
+                    log.exception("the engine failed; all its calls end")
+                    self._end_all(FinishReason.ERROR, error)
+        self._mailbox.obey()
+        self._end_all(FinishReason.ABORT)
+
+    def _end_all(self, reason: FinishReason, error: Exception | None = None) -> None:
+        for call in list(self._calls):
+            self._finish(call, reason, error)
         self._tell()
 
-    def _obey(self) -> None:
-        with self._wake:
-            commands, self._inbox = self._inbox, []
-        for command in commands:
-            command()
-
     def _has_work(self) -> bool:
-        return bool(self._folding or self._pool.num_running or any(self._may_resume(call) for call in self._paused))
-
-    def _calls(self) -> list[Call]:
-        running = [self._call_of(owner) for owner in self._pool.running_owners()]
-        return [*self._waiting, *self._folding, *self._paused, *running]
-
-    def _call_of(self, owner: object) -> Call:
-        assert isinstance(owner, Sequence)
-        assert owner.call is not None
-        return owner.call
+        return bool(self._prompts or self._pool.num_running or any(map(self._may_resume, self._paused)))
 
     def _round(self) -> None:
-        for call in self._calls():
-            if call.cancelled.is_set():
-                self._finish(call, FinishReason.ABORT)
-        self._resume()
-        self._admit()
+        now = time.monotonic()
+        for call in self._turns.late(now):
+            self._finish(call, FinishReason.ABORT)
+        self._resume(now)
+        self._turn_over(now)
         if self._pool.num_running:
             self._decode()
         self._fold_prompts()
@@ -179,163 +211,132 @@ class Engine:
             news, self._news = self._news, []
             self._deliver(news)
 
-    def _resume(self) -> None:
+    # Who has a slot
+
+    def _enter(self, call: Call) -> None:
+        self._calls[call] = None
+        self._turns.add(call)
+
+    def _resume(self, now: float) -> None:
         for call in list(self._paused):
             if self._may_resume(call):
-                if self._make_room(call.sequence):
-                    self._paused.remove(call)
-                    self._pool.run(call.sequence)
-            elif time.monotonic() - call.last_read > self._config.stall_seconds:
+                self._paused.remove(call)
+                self._turns.add(call)
+            elif call.num_unread and now - call.last_read > self._config.stall_seconds:
                 self._finish(call, FinishReason.ABORT)
 
     def _may_resume(self, call: Call) -> bool:
-        return call.num_unread <= self._config.max_ahead // 2
+        return call.has_work and call.num_unread <= call.max_ahead // 2
 
-    def _admit(self) -> None:
-        """Gives slots to waiting calls, oldest first, as long as there are any."""
-        while self._waiting and self._make_room(self._waiting[0].sequence):
-            call = self._waiting.pop(0)
+    def _turn_over(self, now: float) -> None:
+        yielding, entering = self._turns.turnover(now)
+        for call in yielding:
+            self._unseat(call)
+        for call in entering:
+            self._seat(call)
+
+    def _seat(self, call: Call) -> None:
+        self._seated.add(call)
+        self._rows.seat(call.sequence, self._may_leave)
+        if call.admitted is None:
             call.admitted = time.monotonic()
-            call.take_in()
-            self._folding.append(call)
+            self._observer.admitted(call)
+            self._prompts.begin(call)
+        self._go_on(call)
 
-    def _make_room(self, sequence: Sequence) -> bool:
-        """Sees to it that the sequence has a slot; False if all are at work."""
-        if sequence in self._pool:
-            return True
-        if self._pool.num_used == self._pool.num_slots and not self._spill_one():
-            return False
-        started = time.monotonic()
-        self._pool.place(sequence, sequence.spilled)
-        if sequence.spilled is not None:
-            sequence.spilled = None
-            self._observer.restored(time.monotonic() - started)
-        return True
+    def _unseat(self, call: Call) -> None:
+        self._seated.discard(call)
+        self._prompts.discard(call)
+        self._rows.rest(call.sequence)
 
-    def _spill_one(self) -> bool:
-        """Moves the longest unused sequence to host memory: an idle one, or one whose call waits behind the one that
-        needs its slot, or for its reader."""
-        sequences = [owner for owner in self._pool.owners() if isinstance(owner, Sequence)]
-        unused = [sequence for sequence in sequences if not sequence.at_work or sequence.call in self._paused]
-        if not unused:
-            return False
-        oldest = min(unused, key=lambda sequence: (sequence.call is not None, sequence.last_used))
-        oldest.spilled = self._pool.spill(oldest)
-        self._observer.spilled()
-        return True
+    def _pause(self, call: Call) -> None:
+        self._turns.rest(call)
+        self._unseat(call)
+        self._paused.append(call)
+
+    def _may_leave(self, sequence: Sequence) -> bool:
+        """Whether its slot is not needed now."""
+        return sequence.call not in self._seated
+
+    def _go_on(self, call: Call) -> None:
+        """What a call that has a slot does next."""
+        if call.num_todo == call.held_back == 1:
+            call.begin_decoding()
+        if call.is_complete:
+            self._finish(call, FinishReason.LENGTH)
+        elif not call.has_work or call.lags:
+            self._pause(call)
+        elif self._by_rows(call):
+            self._rows.run(call.sequence)
+        else:
+            self._rows.rest(call.sequence)
+            self._prompts.add(call)
+
+    def _by_rows(self, call: Call) -> bool:
+        """Whether its inputs are folded one a round, together with what others generate."""
+        return self._config.quantum is not None or call.num_to_fold <= call.rows_at_most
+
+    # Computing
 
     def _fold_prompts(self) -> None:
-        started, tokens = time.monotonic(), 0
-        plan = self._scheduler.prefill(self._folding, streams=self._pool.num_running)
-        for call, count in plan:
-            assert isinstance(call, Call)
-            try:
-                most = count if call.scores is None else min(count, scores.PIECE)
-                tokens += self._fold(call, min(most, len(call.todo) - 1))
-            except Exception as error:  # its caller must hear of it, and the thread must live on
-                self._finish(call, FinishReason.ERROR, error)
-            if len(call.todo) == 1:
-                self._begin_decoding(call)
-        if tokens:
-            seconds = time.monotonic() - started
-            self._scheduler.observe_prefill(tokens, seconds)
-            self._observer.prefilled(tokens, seconds)
-
-    def _fold(self, call: Call, count: int) -> int:
-        """Folds the call's next tokens into its row; all but the last one of the prompt, which stays pending."""
-        if count > 0:
-            row = self._pool.row(call.sequence)
-            ids_L = torch.tensor(call.todo[: count + 1], device=self._model.lm_head.weight.device)
-            if call.scores is None:
-                new = self._model.fold(ids_L[None, :-1], row)
-            else:
-                logits_BLV, new = self._model(ids_L[None, :-1], row)
-                call.scores += scores.log_probabilities(logits_BLV[0], ids_L[1:])
-            for name, tensor in new.items():
-                row[name].copy_(tensor)
-            call.todo = call.todo[count:]
-            call.sequence.folded += count
-        return count
-
-    def _begin_decoding(self, call: Call) -> None:
-        self._folding.remove(call)
-        call.begin_decoding()
-        if call.params is None:
-            self._finish(call, FinishReason.LENGTH)
-        else:
-            self._pool.run(call.sequence)
+        for call, count, result in self._prompts.fold(streams=self._pool.num_running):
+            if isinstance(result, Exception):
+                self._finish(call, FinishReason.ERROR, result)
+                continue
+            self._put(call, result)
+            self._turns.computed(call, count)
+            if call.num_to_fold == 0 or call.lags:
+                self._prompts.discard(call)
+                self._go_on(call)
 
     def _decode(self) -> None:
         """One token for every running sequence."""
         started = time.monotonic()
-        calls = [self._call_of(owner) for owner in self._pool.running_owners()]
+        calls = [sequence.call for sequence in self._rows.running() if sequence.call is not None]
         try:
-            tokens = self._step(calls)
+            outputs_RV = self._executor.step([call.next_input for call in calls])
+            sound_R = torch.isfinite(outputs_RV.sum(-1)).tolist()
+            tokens = self._decoder.tokens(calls, outputs_RV)
         except Exception as error:  # what the states hold now nobody knows
             for call in calls:
                 self._finish(call, FinishReason.ERROR, error)
             return
-        self._observer.stepped(len(calls), time.monotonic() - started)
-        for call, token in zip(calls, tokens, strict=True):
-            if token is None:
-                corrupt = StateCorrupt("the state of this session holds NaN or infinite values")
-                self._finish(call, FinishReason.ERROR, corrupt)
-            else:
-                self._advance(call, token)
-
-    def _step(self, calls: list[Call]) -> list[int | None]:
-        """The next token of each running call, in slot order; None where the state is corrupt."""
-        state = self._pool.running()
-        ids_B = torch.tensor([call.sequence.pending for call in calls], device=self._model.lm_head.weight.device)
-        logits_BV, _ = self._model.step(ids_B, state, out=state)
-        sound_B = torch.isfinite(logits_BV).all(-1).tolist()
-        tokens = sample(logits_BV, [self._draw(call) for call in calls])
-        return [token if sound else None for token, sound in zip(tokens, sound_B, strict=True)]
-
-    def _draw(self, call: Call) -> Draw:
-        sequence, params = call.sequence, call.params
-        assert params is not None
-        ends = () if call.num_generated >= params.min_tokens else self._end_ids(call)
-        if not params.changes_logits:
-            return Draw(params=params, position=sequence.position, forbidden=ends)
-        recent = [token for token, _ in sequence.recent]
-        generated = [token for token, made in sequence.recent if made]
-        return Draw(
-            params=params, position=sequence.position, recent=recent, recent_generated=generated, forbidden=ends
-        )
-
-    def _end_ids(self, call: Call) -> tuple[int, ...]:
-        assert call.params is not None
-        eos = () if call.params.ignore_eos or self._eos_id is None else (self._eos_id,)
-        return (*call.params.stop_token_ids, *eos)
-
-    def _advance(self, call: Call, token: int) -> None:
-        """Takes in the token that was drawn for a call."""
-        sequence, params = call.sequence, call.params
-        assert params is not None
-        sequence.folded += 1
-        sequence.pending = token
-        sequence.recent.append((token, True))
-        call.num_generated += 1
-        self._time_token(call)
-        ended = token in self._end_ids(call)
-        text = "" if ended else call.text.push(token)
-        if call.text.stopped:
-            self._finish(call, FinishReason.STOP, token_ids=(token,), text=text)
-        elif ended or call.num_generated >= params.max_tokens:
-            reason = FinishReason.STOP if ended else FinishReason.LENGTH
-            self._finish(call, reason, token_ids=(token,), text=text + call.text.flush(final=not sequence.kept))
-        else:
-            self._put(call, Progress(position=sequence.position, token_ids=(token,), text=text))
-            if call.num_unread >= self._config.max_ahead:
-                self._pool.rest(sequence)
-                self._paused.append(call)
-
-    def _time_token(self, call: Call) -> None:
         now = time.monotonic()
-        self._observer.token_generated(call, None if call.last_token_at is None else now - call.last_token_at)
-        call.first_token_at = call.first_token_at or now
-        call.last_token_at = now
+        self._observer.stepped(len(calls), now - started)
+        for row, (call, sound, token) in enumerate(zip(calls, sound_R, tokens, strict=True)):
+            self._turns.computed(call, 1)
+            if not sound:
+                self._finish(call, FinishReason.ERROR, StateCorrupt(_NOT_FINITE))
+            elif token is None:
+                self._fed(call, outputs_RV[row : row + 1])
+            else:
+                self._advance(call, token, now)
+
+    def _fed(self, call: Call, outputs_LV: Tensor) -> None:
+        """A running call folded an input, not what was pending."""
+        if call.needs_outputs:
+            self._put(call, call.heard(outputs_LV))
+        call.skip(1)
+        self._prompts.keep_prefix(call)
+        if call.num_to_fold == 0 or not self._by_rows(call) or call.lags:
+            self._go_on(call)
+
+    def _advance(self, call: Call, token: int, now: float) -> None:
+        if call.backtrack is None:
+            progress = self._decoder.advance(call, token)
+        else:
+            before = mark(call.sequence, call.text.num_characters, self._rows.row(call.sequence))
+            progress = self._decoder.advance(call, token)
+            call.backtrack.add(before, call.text.num_shown)
+        self._observer.token_generated(call, call.time_token(now))
+        if progress.finish_reason is not None:
+            self._finish(call, progress.finish_reason, token_ids=progress.token_ids, text=progress.text)
+        else:
+            self._put(call, progress)
+            if call.num_unread >= call.max_ahead:
+                self._pause(call)
+
+    # The end
 
     def _finish(
         self,
@@ -347,41 +348,56 @@ class Engine:
     ) -> None:
         """Ends a call; the sequence is as after its last token."""
         sequence = call.sequence
-        for calls in (self._waiting, self._folding, self._paused):
-            if call in calls:
-                calls.remove(call)
+        self._withdraw(call)
         call.give_back()
-        self._pool.rest(sequence)
-        sequence.call = None
-        sequence.last_used = time.time()
-        if sequence.position != sequence.committed_position:
-            sequence.committed_position, sequence.version = sequence.position, sequence.version + 1
-        sequence.broken = error is not None
-        if not sequence.kept or sequence.broken:
-            self._release(sequence)
+        if reason is FinishReason.STOP and call.backtrack is not None:
+            call.backtrack.before.restore(sequence)
+            self._rows.load(sequence, call.backtrack.before.row)
+        self._settle(sequence, broken=error is not None)
         self._observer.finished(call, reason)
         if reason is FinishReason.ABORT:
             text = call.text.held
         last = Progress(position=sequence.position, token_ids=token_ids, text=text, finish_reason=reason, error=error)
         self._put(call, last)
-        self._woken = True  # its slot may be what another waits for
+        self._mailbox.wake()  # its slot may be what another waits for
 
-    def _put(self, call: Call, progress: Progress) -> None:
-        call.put(progress)
-        self._news.append(call)
+    def _withdraw(self, call: Call) -> None:
+        del self._calls[call]
+        self._turns.forget(call)
+        if call in self._paused:
+            self._paused.remove(call)
+        self._unseat(call)
 
-    def _copy_state(self, source: Sequence, target: Sequence) -> None:
-        row = self._pool.copied(source) if source in self._pool else source.spilled
-        self._release(target)
-        target.spilled = row
+    def _settle(self, sequence: Sequence, *, broken: bool) -> None:
+        """Nothing is computed on the sequence any more."""
+        sequence.call, sequence.broken = None, broken
+        sequence.last_used = time.time()
+        sequence.settled = sequence.position
+        sequence.version += 1  # even if it stands where it did: it has another last call
+        if broken or not sequence.kept:
+            self._rows.release(sequence)
+
+    def _put(self, call: Call, progress: Progress | None) -> None:
+        if progress is not None:
+            call.put(progress)
+            self._news.append(call)
+
+    def _cancel(self, call: Call) -> None:
+        if call in self._calls:
+            self._finish(call, FinishReason.ABORT)
+
+    def _quarantine(self, sequence: Sequence) -> None:
+        error = StateCorrupt(_NOT_FINITE)
+        if sequence.call is not None:
+            self._finish(sequence.call, FinishReason.ERROR, error)
+        else:
+            sequence.broken = True
+            self._rows.release(sequence)
+            self._observer.quarantined()
 
     def _discard(self, sequence: Sequence) -> None:
         sequence.kept = False
         if sequence.call is None:
-            self._release(sequence)
+            self._rows.release(sequence)
         else:
-            sequence.call.cancel()
-
-    def _release(self, sequence: Sequence) -> None:
-        self._pool.release(sequence)
-        sequence.spilled = None
+            self._finish(sequence.call, FinishReason.ABORT)

@@ -1,15 +1,26 @@
-"""A language model, loaded and computing: what a server calls to continue sequences."""
+"""A causal model, loaded and computing: what a server calls to continue sequences."""
 
 from collections.abc import Callable
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
+
+from ssp_runtime.engine.call import Call, CallOptions, Input, ScoringCall
 from ssp_runtime.engine.engine import Engine, EngineConfig
 from ssp_runtime.engine.observer import Observer
 from ssp_runtime.engine.sampling_params import SamplingParams, check_ids
-from ssp_runtime.engine.sequence import Call, Sequence
+from ssp_runtime.engine.sequence import Sequence
+from ssp_runtime.engine.stepping import SteppingCall
 from ssp_runtime.errors import ArtifactError, Exhausted, InvalidRequest, SSPError
 from ssp_runtime.formats.artifact import Artifact
+from ssp_runtime.models.config import NumberEmbeddingConfig
+from ssp_runtime.models.model import CausalModel
+from ssp_runtime.state import StateSpec
+from ssp_runtime.tokenizers import ByteTokenizer, Detokenizer, Tokenizer
+
+MAX_TOP = 1024  # likeliest tokens of a step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +33,8 @@ class GenerationLimits:
 
 
 class Generator:
+    """A language model generates, scores and steps; a model over numbers steps, and folds in what it is given."""
+
     def __init__(
         self,
         name: str,
@@ -32,16 +45,33 @@ class Generator:
         deliver: Callable[[list[Call]], None],
         observer: Observer | None = None,
     ) -> None:
-        if artifact.description.tokenizer is None:
-            raise ArtifactError(f"model {name!r} has no tokenizer, so it cannot generate text")
         self.name, self.artifact, self.limits = name, artifact, limits
-        self.tokenizer = artifact.description.tokenizer
-        self.engine = Engine(artifact.language_model, self.tokenizer.eos_id, config, deliver=deliver, observer=observer)
+        if not isinstance(artifact.model, CausalModel):
+            raise ArtifactError(f"model {name!r} needs whole sequences; it can only classify")
+        eos_id = None if self.takes_numbers else self.tokenizer.eos_id
+        self.engine = Engine(artifact.model, eos_id, config, deliver=deliver, observer=observer)
+
+    @property
+    def takes_numbers(self) -> bool:
+        return isinstance(self.artifact.description.model.embedding, NumberEmbeddingConfig)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Raises `InvalidRequest` if the model takes numbers."""
+        if self.artifact.description.tokenizer is None:
+            raise InvalidRequest("this model takes numbers, not text or token ids; it can only append and step")
+        return self.artifact.description.tokenizer
 
     @property
     def state_bytes(self) -> int:
         """Bytes of one sequence's state, at any position."""
         return self.engine.pool.row_bytes
+
+    @property
+    def state_spec(self) -> StateSpec:
+        model = self.artifact.model
+        assert isinstance(model, CausalModel)
+        return model.state_spec
 
     def start(self) -> None:
         self.engine.start()
@@ -51,10 +81,18 @@ class Generator:
         self.engine.stop()
 
     def new_sequence(self, *, kept: bool) -> Sequence:
-        return Sequence(self.tokenizer.detokenizer(), kept=kept)
+        return Sequence(self.new_detokenizer(), kept=kept)
+
+    def new_detokenizer(self) -> Detokenizer:
+        """Of a model over numbers it is never given anything."""
+        return ByteTokenizer().detokenizer() if self.takes_numbers else self.tokenizer.detokenizer()
 
     def new_call(
-        self, sequence: Sequence, prompt: Ids[int], params: SamplingParams | None, *, scored: bool = False
+        self,
+        sequence: Sequence,
+        prompt: Ids[Input],
+        params: SamplingParams | None,
+        options: CallOptions | None = None,
     ) -> Call:
         """A call, checked but not submitted.
 
@@ -63,21 +101,36 @@ class Generator:
         Raises:
             InvalidRequest: a parameter, a token or the prompt's length is out of bounds, or there is nothing to do.
         """
-        check_ids(prompt, self.tokenizer.vocab_size)
-        if len(prompt) > self.limits.max_input_tokens:
-            raise InvalidRequest(
-                f"{len(prompt)} tokens are more than the {self.limits.max_input_tokens} of one request"
-            )
         if params is not None:
             params.check(self.tokenizer.vocab_size, self.limits.max_tokens)
-        bos = self.tokenizer.bos_id
-        if sequence.position == 0 and bos is not None and tuple(prompt[:1]) != (bos,):
-            prompt = [bos, *prompt]
-        if not prompt and (params is None or sequence.position == 0):
-            raise InvalidRequest("the input is empty; give at least one token")
-        return Call(sequence, prompt, params, scored=scored)
+        prompt = self._checked(sequence, prompt)
+        if not prompt and (params is None or sequence.pending is None):
+            raise InvalidRequest("the input is empty, and nothing is pending to go on from; give at least one token")
+        return Call(sequence, prompt, params, options)
 
-    def score(self, prompts: Ids[Ids[int]], start: Sequence | None = None) -> list[Call]:
+    def repeated(self, last: Call, prompt: Ids[Input], params: SamplingParams | None, options: CallOptions) -> Call:
+        """The last call of a sequence again: see `Call.repeated`. Raises as `new_call`."""
+        if params is not None:
+            params.check(self.tokenizer.vocab_size, self.limits.max_tokens)
+        prompt = self._checked(last.sequence, prompt)
+        if last.num_left > len(prompt):
+            raise InvalidRequest("request_id names another call than this one; choose a new one")
+        return last.repeated(prompt, params, options)
+
+    def new_stepping_call(
+        self, sequence: Sequence, options: CallOptions | None = None, *, top: int = 0
+    ) -> SteppingCall:
+        """A call to be fed, not submitted. Raises `InvalidRequest` if it cannot tell so many likeliest tokens."""
+        if self.takes_numbers:
+            if top:
+                raise InvalidRequest("this model predicts numbers and has no likeliest tokens; leave top_logprobs at 0")
+            return SteppingCall(sequence, options)
+        most = min(MAX_TOP, self.tokenizer.vocab_size)
+        if top > most:
+            raise InvalidRequest(f"top_logprobs must be in [0, {most}], not {top}")
+        return SteppingCall(sequence, options, bos_id=self.tokenizer.bos_id, top=top)
+
+    def score(self, prompts: Ids[Ids[int]], start: Sequence | None = None, owner: str = "") -> list[ScoringCall]:
         """Calls under way that score prompts, each by itself: from the initial state, or from that of an idle sequence,
         which stays as it is.
 
@@ -88,14 +141,33 @@ class Generator:
         for sequence in sequences if start is not None else ():
             assert start is not None
             self.copy(start, sequence)
-        calls = [self.new_call(*pair, None, scored=True) for pair in zip(sequences, prompts, strict=True)]
+        calls = [
+            ScoringCall(sequence, self._checked(sequence, prompt), CallOptions(owner=owner))
+            for sequence, prompt in zip(sequences, prompts, strict=True)
+        ]
         self.submit_all(calls)
         return calls
+
+    def check_inputs(self, inputs: Ids[Input]) -> None:
+        """Raises `InvalidRequest` unless a stepping call can be fed with them."""
+        if len(inputs) > self.limits.max_input_tokens:
+            raise InvalidRequest(
+                f"{len(inputs)} tokens are more than the {self.limits.max_input_tokens} of one request"
+            )
+        embedding = self.artifact.description.model.embedding
+        if not isinstance(embedding, NumberEmbeddingConfig):
+            check_ids(inputs, embedding.vocab_size)  # type: ignore[arg-type]  # vectors fail too
+            return
+        vectors = np.asarray(inputs)
+        if len(inputs) and (vectors.shape[1:] != (embedding.d_input,) or not np.isfinite(vectors).all()):
+            raise InvalidRequest(f"each input of this model is {embedding.d_input} finite numbers")
 
     def submit(self, call: Call) -> None:
         """Raises `Exhausted` if too many calls wait already."""
         if self.engine.num_waiting >= self.limits.max_waiting:
-            raise Exhausted(f"{self.engine.num_waiting} calls wait for a slot already; try again later")
+            raise Exhausted(
+                f"{self.engine.num_waiting} calls wait for a slot already; try again later", self.engine.retry_after()
+            )
         self.engine.submit(call)
 
     def submit_all(self, calls: Ids[Call]) -> None:
@@ -105,7 +177,7 @@ class Generator:
                 self.submit(call)
         except SSPError:
             for call in calls:
-                call.cancel()
+                self.engine.cancel(call)
             raise
 
     def copy(self, source: Sequence, target: Sequence) -> None:
@@ -115,3 +187,11 @@ class Generator:
 
     def discard(self, sequence: Sequence) -> None:
         self.engine.discard(sequence)
+
+    def _checked(self, sequence: Sequence, prompt: Ids[Input]) -> Ids[Input]:
+        """With the beginning-of-text token where it belongs."""
+        self.check_inputs(prompt)
+        bos = None if self.takes_numbers else self.tokenizer.bos_id
+        if sequence.position == 0 and bos is not None and tuple(prompt[:1]) != (bos,):
+            return [bos, *prompt]
+        return prompt

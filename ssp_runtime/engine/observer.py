@@ -1,6 +1,7 @@
 """What the engine reports of itself, for metrics. Every method is called from the engine's thread."""
 
-from ssp_runtime.engine.sequence import Call, FinishReason
+from ssp_runtime.engine.call import Call
+from ssp_runtime.engine.progress import FinishReason
 
 
 class Observer:
@@ -8,9 +9,15 @@ class Observer:
 
     def stepped(self, rows: int, seconds: float) -> None: ...
     def prefilled(self, tokens: int, seconds: float) -> None: ...
+    def admitted(self, call: Call) -> None:
+        """It has a slot for the first time; nothing of its prompt is taken in yet."""
+
     def token_generated(self, call: Call, since_last: float | None) -> None:
         """`since_last` is the time since the call's token before; None for its first."""
 
     def finished(self, call: Call, reason: FinishReason) -> None: ...
+    def quarantined(self) -> None:
+        """The state of an idle sequence was found not to be finite."""
+
     def spilled(self) -> None: ...
     def restored(self, seconds: float) -> None: ...

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +11,16 @@ from torch import Tensor
 
 from ssp_runtime.engine.sampling_params import SamplingParams
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_GOLDEN, _LAST_SHIFT, _UNUSED_BITS = np.uint64(0x9E3779B97F4A7C15), np.uint64(31), np.uint64(11)
+_MIXING = (
+    (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
+    (np.uint64(27), np.uint64(0x94D049BB133111EB)),
+)
+_PIECE = 2**16  # logits drawn from at once on a CPU: they stay in its cache
+_COLDEST = 1e-300  # temperature; below it 1 / temperature is infinite
 
 
-@dataclass(frozen=True, kw_only=True)
-class Draw:
+class Draw(NamedTuple):
     """What one row's draw depends on besides its logits. `forbidden` are ids that may not come yet."""
 
     params: SamplingParams
@@ -33,30 +38,32 @@ def sample(logits_RV: Tensor, draws: Sequence[Draw]) -> list[int]:
         draws: one a row.
     """
     logits_RV = logits_RV.float()
-    for row, draw in zip(logits_RV, draws, strict=True):
+    for r, draw in enumerate(draws):
         if draw.params.changes_logits:
-            _adjust(row, draw)
-    ids = logits_RV.argmax(dim=-1)
-    drawn = [r for r, draw in enumerate(draws) if not draw.params.greedy]
-    if drawn:
-        ids[drawn] = _draw(logits_RV[drawn], [draws[r] for r in drawn])
-    result: list[int] = ids.tolist()
-    return result
+            _adjust(logits_RV[r], draw)
+    tokens: list[int] = _likeliest(logits_RV).tolist()
+    at_once = max(1, _PIECE // logits_RV.shape[1]) if logits_RV.device.type == "cpu" else len(draws)
+    for first in range(0, len(draws), at_once):
+        piece = draws[first : first + at_once]
+        if not all(draw.params.greedy for draw in piece):
+            drawn = _draw(logits_RV[first : first + at_once], piece).tolist()
+            for r, draw in enumerate(piece):
+                tokens[first + r] = tokens[first + r] if draw.params.greedy else drawn[r]
+    return tokens
 
 
 def uniform(seeds: Sequence[int], positions: Sequence[int]) -> npt.NDArray[np.float64]:
     """Numbers in [0, 1) that depend on (seed, position) alone: SplitMix64 (Steele, Lea and Flood, 2014) as a
     counter-based generator, its stream chosen by the seed and its counter the position."""
-    with np.errstate(over="ignore"):
-        stream = _mix(np.array(seeds, dtype=np.uint64) + _GOLDEN)
-        bits = _mix(stream + _GOLDEN * np.array(positions, dtype=np.uint64))
-    return np.asarray((bits >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+    stream = _mix(np.array(seeds, dtype=np.uint64) + _GOLDEN)
+    bits = _mix(stream + _GOLDEN * np.array(positions, dtype=np.uint64))
+    return np.asarray((bits >> _UNUSED_BITS).astype(np.float64) * 2.0**-53)
 
 
 def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    for shift, factor in _MIXING:
+        z = (z ^ (z >> shift)) * factor
+    return z ^ (z >> _LAST_SHIFT)
 
 
 def _adjust(row_V: Tensor, draw: Draw) -> None:
@@ -70,28 +77,56 @@ def _adjust(row_V: Tensor, draw: Draw) -> None:
         seen = torch.tensor(list(counts), device=row_V.device)
         times = torch.tensor(list(counts.values()), dtype=row_V.dtype, device=row_V.device)
         row_V[seen] -= params.presence_penalty + params.frequency_penalty * times
-    for token, bias in params.logit_bias.items():
-        row_V[token] += bias
+    if params.logit_bias:
+        biases = torch.tensor(list(params.logit_bias.values()), dtype=row_V.dtype, device=row_V.device)
+        row_V[list(params.logit_bias)] += biases
     if draw.forbidden:
         row_V[list(draw.forbidden)] = -torch.inf
 
 
 def _draw(logits_RV: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """Filters, then the inverse of the cumulative distribution, most likely token first."""
+    """Filters, then the inverse of the cumulative distribution in the order of the ids."""
+    params = [draw.params for draw in draws]
+    weights_RV = logits_RV.double()
+    weights_RV -= weights_RV.amax(-1, keepdim=True)
+    weights_RV *= _column(weights_RV, [1 / max(p.temperature, _COLDEST) for p in params])
+    weights_RV.exp_()
+    if filtered := [r for r, p in enumerate(params) if p.filters]:
+        weights_RV[filtered] = _filtered(weights_RV[filtered], [params[r] for r in filtered])
+    cumulative_RV = weights_RV.cumsum_(-1)
+    u_R1 = _column(weights_RV, uniform([p.seed for p in params], [draw.position for draw in draws]))
+    return torch.searchsorted(cumulative_RV, u_R1 * cumulative_RV[:, -1:], right=True)[:, 0]
 
-    def column(values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float64, device=logits_RV.device)[:, None]
 
-    temperature = column([draw.params.temperature for draw in draws])
-    ordered_RV, ids_RV = (logits_RV.double() / temperature).sort(dim=-1, descending=True, stable=True)
-    probabilities_RV = ordered_RV.softmax(dim=-1)
-    rank_V = torch.arange(logits_RV.shape[1], device=logits_RV.device)
-    top_k = column([draw.params.top_k or logits_RV.shape[1] for draw in draws])
-    before_RV = probabilities_RV.cumsum(dim=-1) - probabilities_RV
-    keep = (rank_V < top_k) & (before_RV < column([draw.params.top_p for draw in draws]))
-    keep &= probabilities_RV >= column([draw.params.min_p for draw in draws]) * probabilities_RV[:, :1]
-    kept_RV = torch.where(keep, probabilities_RV, 0).cumsum(dim=-1)
-    u = torch.from_numpy(uniform([draw.params.seed for draw in draws], [draw.position for draw in draws]))
-    target = u.to(logits_RV.device)[:, None] * kept_RV[:, -1:]
-    chosen = torch.searchsorted(kept_RV, target, right=True).clamp(max=logits_RV.shape[1] - 1)
-    return ids_RV.gather(1, chosen)[:, 0]
+def _filtered(weights_RV: Tensor, params: Sequence[SamplingParams]) -> Tensor:
+    """Zero where top_k, top_p or min_p lets no token through; of equally likely ones the lower ids pass first. The
+    likeliest of each row weighs 1."""
+    ordered_RV = _descending(weights_RV)
+    mass_RV = ordered_RV.cumsum(-1)
+    passes_RV = mass_RV - ordered_RV < _column(weights_RV, [p.top_p for p in params]) * mass_RV[:, -1:]
+    passes_RV &= ordered_RV >= _column(weights_RV, [p.min_p for p in params])
+    top_k = _column(weights_RV, [p.top_k or weights_RV.shape[1] for p in params]).long()
+    count_R1 = passes_RV.sum(-1, keepdim=True).minimum(top_k).clamp(min=1)  # none passes in a row of NaN
+    last_R1 = ordered_RV.gather(-1, count_R1 - 1)
+    likelier_RV, equal_RV = weights_RV > last_R1, weights_RV == last_R1
+    equal_RV &= equal_RV.cumsum(-1) <= count_R1 - likelier_RV.sum(-1, keepdim=True)
+    return weights_RV * (likelier_RV | equal_RV)
+
+
+def _column(like: Tensor, values: Sequence[float] | npt.NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(np.asarray(values, dtype=np.float64)[:, None]).to(like.device)
+
+
+# On a CPU NumPy searches and sorts rows ten times as fast as torch.
+
+
+def _likeliest(logits_RV: Tensor) -> Tensor:
+    if logits_RV.device.type != "cpu":
+        return logits_RV.argmax(-1)
+    return torch.from_numpy(logits_RV.numpy().argmax(-1))
+
+
+def _descending(weights_RV: Tensor) -> Tensor:
+    if weights_RV.device.type != "cpu":
+        return weights_RV.sort(dim=-1, descending=True).values
+    return torch.from_numpy(-np.sort(-weights_RV.numpy()))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ssp_runtime.errors import InvalidRequest
 
@@ -25,15 +26,21 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
     stop_token_ids: frozenset[int] = frozenset()
     ignore_eos: bool = False
+    exclude_stop: bool = False
     seed: int = 0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     n: int = 1
 
-    @property
+    @cached_property
     def greedy(self) -> bool:
         return self.temperature == 0
 
-    @property
+    @cached_property
+    def filters(self) -> bool:
+        """Whether unlikely tokens are left out."""
+        return (self.top_p, self.top_k, self.min_p) != (1.0, 0, 0.0)
+
+    @cached_property
     def changes_logits(self) -> bool:
         """Whether anything but the temperature and the filters is at work."""
         penalties = (self.repetition_penalty, self.presence_penalty, self.frequency_penalty)

@@ -36,13 +36,14 @@ class StatePool:
         self.num_slots, self.num_running = num_slots, 0
         self._owners: list[Hashable] = []  # of the slots in use, in slot order
         self._slots: dict[Hashable, int] = {}
-        offsets, width = _layout(spec, activations)
+        self._spec, self._activations = spec, activations
+        self._offsets, width = _layout(spec, activations)
         self._initial = torch.zeros(1, width, dtype=torch.uint8, device=device)
-        for name, view in _views(self._initial, spec, offsets, activations).items():
+        for name, view in _views(self._initial, spec, self._offsets, activations).items():
             view.copy_(spec[name].initial(1, activations, device))
         self._rows = self._initial.repeat(num_slots, 1)
-        self._tensors = _views(self._rows, spec, offsets, activations)
-        self._running: State = self._view(0, 0)
+        self._tensors = _views(self._rows, spec, self._offsets, activations)
+        self._first: tuple[int, State] = (0, self._view(0, 0))
 
     @property
     def row_bytes(self) -> int:
@@ -60,7 +61,13 @@ class StatePool:
 
     def running(self) -> State:
         """Views of the running rows, in slot order; a step with `out` writes through them."""
-        return self._running
+        return self.first(self.num_running)
+
+    def first(self, count: int) -> State:
+        """Views of the first rows; of those that are free anything may be made."""
+        if self._first[0] != count:
+            self._first = count, self._view(0, count)
+        return self._first[1]
 
     def owners(self) -> list[Hashable]:
         """All owners, in slot order."""
@@ -86,20 +93,23 @@ class StatePool:
         slot = len(self._owners)
         self._owners.append(owner)
         self._slots[owner] = slot
-        if row is not None:
-            self._rows[slot].copy_(row)
+        self._rows[slot].copy_(self._initial[0] if row is None else row)
+
+    def load(self, owner: Hashable, row: Tensor) -> None:
+        """Puts a row into the owner's slot."""
+        self._rows[self._slots[owner]].copy_(row)
 
     def run(self, owner: Hashable) -> None:
         """Moves the owner into the running zone."""
         if not self.is_running(owner):
             self._swap(self._slots[owner], self.num_running)
-            self._set_running(self.num_running + 1)
+            self.num_running += 1
 
     def rest(self, owner: Hashable) -> None:
         """Moves the owner out of the running zone."""
         if self.is_running(owner):
             self._swap(self._slots[owner], self.num_running - 1)
-            self._set_running(self.num_running - 1)
+            self.num_running -= 1
 
     def release(self, owner: Hashable) -> None:
         """Frees the owner's slot, which is in the initial state again. Nothing happens if it has none."""
@@ -122,6 +132,19 @@ class StatePool:
         self.release(owner)
         return row
 
+    def tensors(self, row: Tensor | None) -> State:
+        """Views of a row in host memory (None: the initial state), by name, without the batch dimension."""
+        rows = self._initial.cpu() if row is None else row[None]
+        views = _views(rows, self._spec, self._offsets, self._activations)
+        return {name: view[0] for name, view in views.items()}
+
+    def packed(self, state: State) -> Tensor:
+        """A row of such tensors."""
+        row = torch.zeros(self.row_bytes, dtype=torch.uint8)
+        for name, view in self.tensors(row).items():
+            view.copy_(state[name])
+        return row
+
     def _swap(self, a: int, b: int) -> None:
         if a == b:
             return
@@ -130,10 +153,6 @@ class StatePool:
         self._rows[b].copy_(kept)
         self._owners[a], self._owners[b] = self._owners[b], self._owners[a]
         self._slots[self._owners[a]], self._slots[self._owners[b]] = a, b
-
-    def _set_running(self, count: int) -> None:
-        self.num_running = count
-        self._running = self._view(0, count)
 
     def _view(self, first: int, last: int) -> State:
         return {name: tensor[first:last] for name, tensor in self._tensors.items()}

@@ -8,36 +8,50 @@ from ssp_runtime.tokenizers import Detokenizer
 class TextStream:
     """Feed it ids; `text` is what may be shown now, `stopped` tells whether a stop text was completed."""
 
-    def __init__(self, detokenizer: Detokenizer, stops: Sequence[str], min_tokens: int = 0) -> None:
+    def __init__(self, detokenizer: Detokenizer, stops: Sequence[str] = (), min_tokens: int = 0) -> None:
         self._detokenizer, self._stops, self._min_tokens = detokenizer, stops, min_tokens
         self._held = ""
         self._pushed = 0
+        self.num_shown = 0  # characters
         self.stopped = False
 
     def push(self, token: int) -> str:
         """The text that this token makes certain. Before `min_tokens` no stop text counts."""
         self._held += self._detokenizer.push([token])
         self._pushed += 1
-        if self._pushed < self._min_tokens:
+        if not self._stops or self._pushed < self._min_tokens:
             return self.flush(final=False)
+        return self._shown(self._certain())
+
+    def _certain(self) -> int:
+        """How much of what is held may be shown."""
         ends = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if ends:
             self.stopped = True
-            shown, self._held = self._held[: min(ends)], ""
-            return shown
-        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
-        shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+            return min(ends)
+        return len(self._held) - max((_overlap(self._held, stop) for stop in self._stops), default=0)
+
+    def _shown(self, count: int) -> str:
+        shown, self._held = self._held[:count], "" if self.stopped else self._held[count:]
+        self.num_shown += count
         return shown
+
+    @property
+    def num_characters(self) -> int:
+        return self.num_shown + len(self._held)
 
     @property
     def held(self) -> str:
         """Text that a stop text may yet claim."""
         return self._held
 
+    def resume(self, held: str, num_tokens: int) -> None:
+        """As if so many tokens had come before, the last of whose text is held."""
+        self._held, self._pushed = held, num_tokens
+
     def flush(self, *, final: bool) -> str:
         """What was held back for a stop text that did not come; if nothing ever follows, half a character too."""
-        shown, self._held = self._held, ""
-        return shown + (self._detokenizer.finish() if final else "")
+        return self._shown(len(self._held)) + (self._detokenizer.finish() if final else "")
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -1,17 +1,19 @@
 """Our model folder: `config.json` (everything that is no tensor) and `model.safetensors`.
 
 config.json holds: format_version, form ("training" or "recurrent"), model (see `models.config`), tokenizer, labels,
-description, training (how it came to be, free form), and fingerprint: SHA-256 over all of that and the weights. A file
-that changed since it was written, by one bit, is refused.
+description, training (how it came to be, free form), and fingerprint: SHA-256 over all of that and the weights. A
+tokenizer that comes in a file has it beside config.json, which holds its SHA-256. A file that changed since it was
+written, by one bit, is refused.
 """
 
 import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
+from pydantic import InstanceOf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -22,15 +24,30 @@ from ssp_runtime.formats.convert import to_recurrent
 from ssp_runtime.formats.weights import fitting
 from ssp_runtime.mixers.base import validated
 from ssp_runtime.models import config as model_config
-from ssp_runtime.models.config import ModelConfig, NumberEmbeddingConfig
-from ssp_runtime.models.model import Classifier, LanguageModel, Model, build_model
-from ssp_runtime.tokenizers import ByteTokenizer, DNATokenizer
+from ssp_runtime.models.blank import blank_model
+from ssp_runtime.models.config import EmbeddingConfig, ModelConfig, NumberEmbeddingConfig, TokenEmbeddingConfig
+from ssp_runtime.models.model import (
+    CausalModel,
+    Classifier,
+    LanguageModel,
+    MaskedLanguageModel,
+    Model,
+    SequenceRegressor,
+)
+from ssp_runtime.tokenizers import Tokenizer
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
 Form = Literal["training", "recurrent"]
+Kind = TypeVar("Kind", LanguageModel, SequenceRegressor, Classifier, MaskedLanguageModel)
+_ABILITIES: dict[type[Model], str] = {
+    LanguageModel: "generate",
+    SequenceRegressor: "predict numbers",
+    Classifier: "classify",
+    MaskedLanguageModel: "fill in masked tokens",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,17 +56,25 @@ class Description:
 
     model: ModelConfig
     form: Form = "training"
-    tokenizer: ByteTokenizer | DNATokenizer | None = None
+    tokenizer: InstanceOf[Tokenizer] | None = None
     labels: tuple[str, ...] = ()
     description: str = ""
     training: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises `ArtifactError` unless the model has an embedding for every id of the tokenizer."""
+        if self.tokenizer is None or not isinstance(self.model.embedding, TokenEmbeddingConfig):
+            return
+        given, wanted = self.tokenizer.vocab_size, self.model.embedding.vocab_size
+        if given > wanted:
+            raise ArtifactError(f"the vocabulary has {given} ids, the model {wanted}; it is that of another model")
 
     def to_json(self) -> dict[str, Any]:
         return {
             "format_version": FORMAT_VERSION,
             "form": self.form,
             "model": model_config.to_json(self.model),
-            "tokenizer": None if self.tokenizer is None else {"kind": self.tokenizer.kind},
+            "tokenizer": None if self.tokenizer is None else self.tokenizer.to_json(),
             "labels": list(self.labels),
             "description": self.description,
             "training": self.training,
@@ -66,29 +91,34 @@ class Artifact:
 
     @property
     def language_model(self) -> LanguageModel:
-        if not isinstance(self.model, LanguageModel):
-            raise InvalidRequest("this model classifies; it cannot generate")
-        return self.model
+        return self._of_kind(LanguageModel)
+
+    @property
+    def sequence_regressor(self) -> SequenceRegressor:
+        return self._of_kind(SequenceRegressor)
 
     @property
     def classifier(self) -> Classifier:
-        if not isinstance(self.model, Classifier):
-            raise InvalidRequest("this model generates; it cannot classify")
+        return self._of_kind(Classifier)
+
+    @property
+    def masked_language_model(self) -> MaskedLanguageModel:
+        return self._of_kind(MaskedLanguageModel)
+
+    def _of_kind(self, kind: type[Kind]) -> Kind:
+        if not isinstance(self.model, kind):
+            raise InvalidRequest(f"this model is made to {_ABILITIES[type(self.model)]}; it cannot {_ABILITIES[kind]}")
         return self.model
 
     @torch.inference_mode()
     def warm_up(self) -> None:
         """Runs the model once, so that no request waits for kernels to be compiled."""
-        device = next(self.model.parameters()).device
-        if isinstance(self.model, LanguageModel):
-            ids = torch.zeros(1, 2, dtype=torch.long, device=device)
-            state = self.model.fold(ids, self.model.initial_state(1))
-            self.model.step(ids[:, 0], state, out=state)
+        inputs = _zeros(2, self.description.model.embedding).to(next(self.model.parameters()).device)
+        if isinstance(self.model, CausalModel):
+            state = self.model.fold(inputs, self.model.initial_state(1))
+            self.model.step(inputs[:, 0], state, out=state)
         else:
-            embedding = self.description.model.embedding
-            numeric = isinstance(embedding, NumberEmbeddingConfig)
-            shape = (1, 2, embedding.d_input) if isinstance(embedding, NumberEmbeddingConfig) else (1, 2)
-            self.model(torch.zeros(shape, dtype=torch.float32 if numeric else torch.long, device=device))
+            self.model(inputs)
 
     @property
     def num_parameters(self) -> int:
@@ -103,8 +133,15 @@ def save(folder: Path, model: Model, description: Description) -> str:
     save_file(weights, folder / WEIGHTS_FILE)
     (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors lets nobody else read it
     text = json.dumps({**description.to_json(), "fingerprint": fingerprint}, indent=2, ensure_ascii=False)
+    for name, contents in ({} if description.tokenizer is None else description.tokenizer.files).items():
+        (folder / name).write_bytes(contents)
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
     return fingerprint
+
+
+def fingerprint_of(description: Description, model: Model) -> str:
+    """SHA-256 of what the model is and of its weights."""
+    return _fingerprint(description.to_json(), _unique_tensors(model))
 
 
 def load(folder: Path) -> Artifact:
@@ -135,6 +172,13 @@ def convert(source: Artifact, folder: Path) -> Artifact:
     return load(folder)
 
 
+def _zeros(length: int, embedding: EmbeddingConfig) -> Tensor:
+    """One sequence of token 0, or of zeros (1, L, d_input)."""
+    if isinstance(embedding, NumberEmbeddingConfig):
+        return torch.zeros(1, length, embedding.d_input)
+    return torch.zeros(1, length, dtype=torch.long)
+
+
 def _unique_tensors(model: Model) -> dict[str, Tensor]:
     """Tensors by name; of tied ones only the first."""
     seen: set[int] = set()
@@ -153,7 +197,7 @@ def _fingerprint(configuration: dict[str, Any], weights: dict[str, Tensor]) -> s
     for name in sorted(weights):
         tensor = weights[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -174,7 +218,7 @@ def _parse(data: dict[str, Any], folder: Path) -> Description:
     try:
         fields = {name: data[name] for name in ("form", "labels", "description", "training")}
         fields["model"] = model_config.from_json(data["model"])
-        fields["tokenizer"] = None if data["tokenizer"] is None else tokenizers.from_json(data["tokenizer"])
+        fields["tokenizer"] = None if data["tokenizer"] is None else tokenizers.from_json(data["tokenizer"], folder)
         return validated(Description, fields)
     except KeyError as error:
         raise ArtifactError(f"{folder / CONFIG_FILE} lacks {error.args[0]!r}") from error
@@ -184,7 +228,7 @@ def _parse(data: dict[str, Any], folder: Path) -> Description:
 
 def _build(description: Description, folder: Path) -> Model:
     try:
-        return build_model(description.model)
+        return blank_model(description.model)
     except ValueError as error:
         raise ArtifactError(f"{folder / CONFIG_FILE} describes no model: {error}") from error
 

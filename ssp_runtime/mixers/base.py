@@ -58,7 +58,7 @@ class Mixer(Fold, SequenceLayer):
     """A causal layer."""
 
     def encode(self, x_BLD: Tensor, lengths_B: Tensor | None = None, beside: dict[str, Tensor] | None = None) -> Tensor:
-        run = ParallelRun(self.initial_state(len(x_BLD), like=x_BLD), lengths_B, beside)
+        run = ParallelRun(self.initial_state(x_BLD.shape[0], like=x_BLD), lengths_B, beside)
         return self.compute(masked(x_BLD, lengths_B), run)
 
     def initial_state(self, batch: int, *, like: Tensor) -> State:

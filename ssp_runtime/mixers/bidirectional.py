@@ -103,7 +103,7 @@ class TwoSided(SequenceLayer):
         del beside
         *matrices, _ = self.ssp.coefficients()
         x_reversed_BLD = reversed_in_length(masked(x_BLD, lengths_B), lengths_B)
-        run = ParallelRun(self.ssp.initial_state(len(x_BLD), like=x_BLD))
+        run = ParallelRun(self.ssp.initial_state(x_BLD.shape[0], like=x_BLD))
         y_BLD = run(self.ssp.operator, x_reversed_BLD, *matrices, *self.future(), state="ssm_state")
         without_itself_BLD = F.pad(y_BLD, (0, 0, 1, 0))[:, :-1]
         return self.ssp.encode(x_BLD, lengths_B) + reversed_in_length(without_itself_BLD, lengths_B)

@@ -15,13 +15,20 @@ class DeltaHeads(nn.Module):
     """`S_t = (I - beta_t k_t k_t^T) diag(a_t) S_{t-1} + beta_t k_t v_t^T`, `y_t = S_t^T q_t`, with k and q of length 1:
     after the decay a, what is held under a token's key moves towards its value by beta.
 
-    Queries, keys and values go through a short causal convolution and SiLU. beta is between 0 and 1; between 0 and 2 if
-    transitions may have negative eigenvalues (Grazzi et al., 2024, "Unlocking State-Tracking in Linear RNNs Through
-    Negative Eigenvalues").
+    Queries, keys and values go through a short causal convolution, if there is one, and SiLU. beta is between 0 and 1;
+    between 0 and 2 if transitions may have negative eigenvalues (Grazzi et al., 2024, "Unlocking State-Tracking in
+    Linear RNNs Through Negative Eigenvalues").
     """
 
     def __init__(
-        self, d_model: int, num_heads: int, d_key: int, d_value: int, d_conv: int, *, negative_eigenvalues: bool = False
+        self,
+        d_model: int,
+        num_heads: int,
+        d_key: int,
+        d_value: int,
+        d_conv: int | None,
+        *,
+        negative_eigenvalues: bool = False,
     ) -> None:
         super().__init__()
         self.num_heads, self.sizes = num_heads, [d_key, d_key, d_value]
@@ -31,16 +38,16 @@ class DeltaHeads(nn.Module):
         self.k_proj = nn.Linear(d_model, d_key, bias=False)
         self.v_proj = nn.Linear(d_model, d_value, bias=False)
         self.b_proj = nn.Linear(d_model, num_heads, bias=False)
-        self.conv1d = ShortConvolution(features, d_conv, bias=False)
+        self.conv1d = ShortConvolution(features, d_conv, bias=False) if d_conv else None
         self.state_spec = {
-            **self.conv1d.state_spec,
+            **(self.conv1d.state_spec if self.conv1d else {}),
             "recurrent_state": TensorSpec((num_heads, keys, values), "accumulator"),
         }
 
     def compute(self, x: Tensor, log_decay: Tensor, run: Run) -> Tensor:
         """What the heads read (..., H, V). Decays are (..., H, K or 1), or (H, 1) for the same at every token."""
         u = torch.cat([self.q_proj(x), self.k_proj(x), self.v_proj(x)], dim=-1)
-        u = F.silu(self.conv1d.compute(u, run))
+        u = F.silu(u if self.conv1d is None else self.conv1d.compute(u, run))
         q, k, v = (split(t, self.num_heads) for t in torch.split(u, self.sizes, dim=-1))
         beta = self.largest_beta * torch.sigmoid(self.b_proj(x))[..., None]
         return run(delta_rule, *replacing(_unit(q), _unit(k), v, beta, log_decay), state="recurrent_state")

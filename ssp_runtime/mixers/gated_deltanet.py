@@ -16,14 +16,17 @@ from ssp_runtime.run import Run
 
 @dataclass(frozen=True, kw_only=True)
 class GatedDeltaNetConfig:
-    """Keys have `d_model * expand_k` features over all heads, values `d_model * expand_v`."""
+    """Keys have `d_model * expand_k` features over all heads, values `d_model * expand_v`. Without `d_conv` there is
+    no short convolution."""
 
     kind: Literal["gated_deltanet"] = "gated_deltanet"
     num_heads: Positive = 4
     expand_k: PositiveReal = 0.75
     expand_v: PositiveReal = 1.5
-    d_conv: Positive = 4
+    d_conv: Positive | None = 4
     allow_negative_eigenvalues: bool = False
+    output_gate: bool = True
+    norm_eps: PositiveReal = 1e-5
 
 
 class GatedDeltaNet(Mixer):
@@ -46,11 +49,12 @@ class GatedDeltaNet(Mixer):
         )
         self.a_proj = nn.Linear(d_model, config.num_heads, bias=False)
         self.decay = DecayGate(config.num_heads, config.num_heads)
-        self.g_proj = nn.Linear(d_model, d_value, bias=False)
-        self.o_norm = nn.RMSNorm(head_dim(d_value, config.num_heads), eps=1e-5)
+        self.g_proj = nn.Linear(d_model, d_value, bias=False) if config.output_gate else None
+        self.o_norm = nn.RMSNorm(head_dim(d_value, config.num_heads), eps=config.norm_eps)
         self.out_proj = nn.Linear(d_value, d_model, bias=False)
         self.state_spec = self.heads.state_spec
 
     def compute(self, x: Tensor, run: Run) -> Tensor:
         y = self.heads.compute(x, self.decay(self.a_proj(x)), run)
-        return torch.as_tensor(self.out_proj(merged(self.o_norm(y)) * F.silu(self.g_proj(x))))
+        y = merged(self.o_norm(y))
+        return torch.as_tensor(self.out_proj(y if self.g_proj is None else y * F.silu(self.g_proj(x))))

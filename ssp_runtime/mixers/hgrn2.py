@@ -1,16 +1,16 @@
 """HGRN2 (Qin et al., 2024, "HGRN2: Gated Linear RNNs with State Expansion")."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssp_kernels import linear_attention
 from ssp_runtime.mixers.base import Mixer, Positive
 from ssp_runtime.mixers.heads import merged, num_heads_of, split
+from ssp_runtime.mixers.lower_bound import Bound, LowerBound
 from ssp_runtime.run import Run
 from ssp_runtime.state import TensorSpec
 
@@ -22,7 +22,7 @@ class HGRN2Config:
 
     kind: Literal["hgrn2"] = "hgrn2"
     expand_ratio: Positive = 128
-    lower_bound: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    lower_bound: Bound = 0.0
 
 
 class HGRN2(Mixer):
@@ -37,7 +37,7 @@ class HGRN2(Mixer):
     def __init__(self, d_model: int, config: HGRN2Config) -> None:
         super().__init__()
         self.num_heads = num_heads_of(d_model, config.expand_ratio, "expand_ratio")
-        self.lower_bound = config.lower_bound
+        self.lower_bound = LowerBound(config.lower_bound, d_model)
         self.q_proj = nn.Linear(d_model, d_model, bias=False)
         self.f_proj = nn.Linear(d_model, d_model, bias=False)
         self.i_proj = nn.Linear(d_model, d_model, bias=False)
@@ -49,13 +49,14 @@ class HGRN2(Mixer):
 
     def compute(self, x: Tensor, run: Run) -> Tensor:
         forget = self.f_proj(x)
-        written = (1 - self.lower_bound) * torch.sigmoid(-forget)
-        sequences = (F.silu(self.q_proj(x)), written, self.i_proj(x), self._log_decay(forget))
+        bound = self.lower_bound(forget)
+        written = (1 - bound) * torch.sigmoid(-forget)
+        sequences = (F.silu(self.q_proj(x)), written, self.i_proj(x), _log_decay(bound, forget))
         q, k, v, log_decay = (split(t, self.num_heads) for t in sequences)
         y = run(linear_attention, q * q.shape[-1] ** -0.5, k, v, log_decay, None, state="recurrent_state")
         return torch.as_tensor(self.out_proj(self.g_norm(merged(y))))
 
-    def _log_decay(self, forget: Tensor) -> Tensor:
-        """A sum of logarithms, so that a gate near 0 keeps its own, and its gradient."""
-        bound = forget.new_tensor(self.lower_bound)
-        return torch.logaddexp(bound.log(), torch.log1p(-bound) + F.logsigmoid(forget))
+
+def _log_decay(bound: Tensor, forget: Tensor) -> Tensor:
+    """A sum of logarithms, so that a gate near 0 keeps its own, and its gradient."""
+    return torch.logaddexp(bound.log(), torch.log1p(-bound) + F.logsigmoid(forget))

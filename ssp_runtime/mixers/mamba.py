@@ -17,20 +17,24 @@ from ssp_runtime.run import Run
 
 @dataclass(frozen=True, kw_only=True)
 class MambaConfig:
+    """`bias` is that of the two projections, `conv_bias` that of the short convolution."""
+
     kind: Literal["mamba"] = "mamba"
     ssp: AnyMixerConfig = field(default_factory=S6Config)
     expand: Positive = 2
     d_conv: Positive = 4
+    bias: bool = False
+    conv_bias: bool = True
 
 
 class ConvolvedSSP(Mixer):
     """Short convolution, SiLU, state space: what lies between the Mamba block's two projections."""
 
-    def __init__(self, d_inner: int, d_conv: int, ssp: AnyMixerConfig) -> None:
+    def __init__(self, d_inner: int, d_conv: int, ssp: AnyMixerConfig, *, conv_bias: bool = True) -> None:
         from ssp_runtime.mixers import build_mixer
 
         super().__init__()
-        self.conv1d = ShortConvolution(d_inner, d_conv)
+        self.conv1d = ShortConvolution(d_inner, d_conv, bias=conv_bias)
         self.ssp = build_mixer(ssp, d_inner)
         self.state_spec = {**self.conv1d.state_spec, **self.ssp.state_spec}
 
@@ -46,9 +50,9 @@ class Mamba(Mixer):
     def __init__(self, d_model: int, config: MambaConfig) -> None:
         super().__init__()
         d_inner = config.expand * d_model
-        self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
-        self.inner = ConvolvedSSP(d_inner, config.d_conv, config.ssp)
-        self.out_proj = nn.Linear(d_inner, d_model, bias=False)
+        self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=config.bias)
+        self.inner = ConvolvedSSP(d_inner, config.d_conv, config.ssp, conv_bias=config.conv_bias)
+        self.out_proj = nn.Linear(d_inner, d_model, bias=config.bias)
         self.state_spec = self.inner.state_spec
 
     def compute(self, x: Tensor, run: Run) -> Tensor:

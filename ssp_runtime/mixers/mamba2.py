@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssp_kernels import linear_attention
-from ssp_runtime.mixers.base import Coefficients, Mixer, Positive
+from ssp_runtime.mixers.base import Coefficients, Mixer, Positive, PositiveReal
 from ssp_runtime.mixers.decay_gate import HeadRates
 from ssp_runtime.mixers.heads import merged, num_heads_of, split
 from ssp_runtime.mixers.initialization import inverse_softplus, log_uniform_dt
@@ -21,7 +21,8 @@ from ssp_runtime.state import TensorSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Mamba2Config:
-    """Each of `n_groups` pairs of B and C serves as many heads. dt is kept within `time_step_limit`, None: anywhere."""
+    """Each of `n_groups` pairs of B and C serves as many heads. dt is kept within `time_step_limit`, None: anywhere.
+    `bias` is that of the two projections, `conv_bias` that of the short convolution."""
 
     kind: Literal["mamba2"] = "mamba2"
     expand: Positive = 2
@@ -32,6 +33,9 @@ class Mamba2Config:
     time_step_limit: tuple[float, float] | None = None
     dt_min: float = 0.001
     dt_max: float = 0.1
+    bias: bool = False
+    conv_bias: bool = True
+    norm_eps: PositiveReal = 1e-5
 
     def __post_init__(self) -> None:
         if self.time_step_limit and not 0 <= self.time_step_limit[0] < self.time_step_limit[1]:
@@ -56,13 +60,13 @@ class Mamba2(Mixer):
             raise ValueError(f"{num_heads} heads cannot share {config.n_groups} groups; choose n_groups that divides")
         d_conv_inner = d_inner + 2 * d_shared
         self.in_sizes, self.conv_sizes = [d_inner, d_conv_inner, num_heads], [d_inner, d_shared, d_shared]
-        self.in_proj = nn.Linear(d_model, sum(self.in_sizes), bias=False)
-        self.conv1d = ShortConvolution(d_conv_inner, config.d_conv)
+        self.in_proj = nn.Linear(d_model, sum(self.in_sizes), bias=config.bias)
+        self.conv1d = ShortConvolution(d_conv_inner, config.d_conv, bias=config.conv_bias)
         self.dt_bias = nn.Parameter(inverse_softplus(log_uniform_dt(num_heads, config.dt_min, config.dt_max)))
         self.coefficients: Coefficients = HeadRates(num_heads)
         self.D = nn.Parameter(torch.ones(num_heads))
-        self.norm = GroupRMSNorm(d_inner, config.n_groups)
-        self.out_proj = nn.Linear(d_inner, d_model, bias=False)
+        self.norm = GroupRMSNorm(d_inner, config.n_groups, eps=config.norm_eps)
+        self.out_proj = nn.Linear(d_inner, d_model, bias=config.bias)
         self.state_spec = {
             **self.conv1d.state_spec,
             "ssm_state": TensorSpec((num_heads, config.d_state, config.head_dim), "accumulator"),

@@ -26,6 +26,7 @@ class MLSTMConfig:
     num_heads: Positive = 4
     expand_k: PositiveReal = 0.5
     gate_soft_cap: PositiveReal | None = 15.0
+    norm_eps: PositiveReal = 1e-6
 
 
 class MLSTM(Mixer):
@@ -50,7 +51,7 @@ class MLSTM(Mixer):
         self.ogate = nn.Linear(d_model, d_model, bias=False)
         self.igate = nn.Linear(d_model, config.num_heads)
         self.fgate = nn.Linear(d_model, config.num_heads)
-        self.norm = GroupLayerNorm(d_model, config.num_heads, eps=1e-6)
+        self.norm = GroupLayerNorm(d_model, config.num_heads, eps=config.norm_eps)
         self.out_proj = nn.Linear(d_model, d_model, bias=False)
         self.state_spec = {
             "recurrent_state": TensorSpec((config.num_heads, keys, values + 1), "accumulator"),

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ssp_kernels import linear_attention, token_shift
 from ssp_runtime.mixers.base import Mixer, Positive, PositiveReal
-from ssp_runtime.mixers.heads import head_dim, merged, split
+from ssp_runtime.mixers.heads import expanded, head_dim, merged, split
 from ssp_runtime.mixers.norms import GroupLayerNorm
 from ssp_runtime.mixers.rwkv import Depth, log_rates, matrix_state_bonus, newest_share, silent
 from ssp_runtime.run import Run
@@ -21,10 +21,13 @@ PARTS = "wkvrg"  # what has a mixture of its own, in the order of `time_maa_w1` 
 
 @dataclass(frozen=True, kw_only=True)
 class RWKV6Config:
-    """Ranks are of what depends on the input: the mixtures with the token before, and the decays."""
+    """Ranks are of what depends on the input: the mixtures with the token before, and the decays. Keys have `d_model *
+    expand_k` features over all heads, values `d_model * expand_v`."""
 
     kind: Literal["rwkv6"] = "rwkv6"
     num_heads: Positive = 4
+    expand_k: PositiveReal = 1.0
+    expand_v: PositiveReal = 1.0
     mix_rank: Positive = 32
     decay_rank: Positive = 64
     group_norm_eps: PositiveReal = 64e-5
@@ -49,21 +52,23 @@ class RWKV6(Mixer):
     def __init__(self, d_model: int, config: RWKV6Config) -> None:
         super().__init__()
         self.num_heads = config.num_heads
-        per_head = head_dim(d_model, config.num_heads)
+        d_key = expanded(d_model, config.expand_k, "expand_k")
+        d_value = expanded(d_model, config.expand_v, "expand_v")
+        keys, values = head_dim(d_key, config.num_heads), head_dim(d_value, config.num_heads)
         self._add_mixtures(d_model, config)
-        self.time_decay = nn.Parameter(log_rates(d_model, -6, -1, config.depth))
+        self.time_decay = nn.Parameter(log_rates(d_key, -6, -1, config.depth))
         self.time_decay_w1 = nn.Parameter(torch.zeros(d_model, config.decay_rank))
-        self.time_decay_w2 = nn.Parameter(torch.empty(config.decay_rank, d_model).uniform_(-0.01, 0.01))
-        self.time_faaaa = nn.Parameter(matrix_state_bonus(d_model, config.depth))
-        self.receptance = nn.Linear(d_model, d_model, bias=False)
-        self.key = nn.Linear(d_model, d_model, bias=False)
-        self.value = nn.Linear(d_model, d_model, bias=False)
-        self.gate = nn.Linear(d_model, d_model, bias=False)
-        self.ln_x = GroupLayerNorm(d_model, config.num_heads, config.group_norm_eps, bias=True)
-        self.output = silent(d_model, d_model)
+        self.time_decay_w2 = nn.Parameter(torch.empty(config.decay_rank, d_key).uniform_(-0.01, 0.01))
+        self.time_faaaa = nn.Parameter(matrix_state_bonus(d_key, config.depth))
+        self.receptance = nn.Linear(d_model, d_key, bias=False)
+        self.key = nn.Linear(d_model, d_key, bias=False)
+        self.value = nn.Linear(d_model, d_value, bias=False)
+        self.gate = nn.Linear(d_model, d_value, bias=False)
+        self.ln_x = GroupLayerNorm(d_value, config.num_heads, config.group_norm_eps, bias=True)
+        self.output = silent(d_value, d_model)
         self.state_spec = {
             "shift_state": TensorSpec((d_model,), "activation"),
-            "wkv_state": TensorSpec((config.num_heads, per_head, per_head), "accumulator"),
+            "wkv_state": TensorSpec((config.num_heads, keys, values), "accumulator"),
         }
 
     def _add_mixtures(self, d_model: int, config: RWKV6Config) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssp_kernels import selective_scan
-from ssp_runtime.mixers.base import Coefficients, Mixer, Positive
+from ssp_runtime.mixers.base import Coefficients, Mixer, Positive, PositiveReal
 from ssp_runtime.mixers.initialization import inverse_softplus, log_uniform_dt
 from ssp_runtime.run import Run
 from ssp_runtime.state import TensorSpec
@@ -18,13 +18,15 @@ from ssp_runtime.state import TensorSpec
 
 @dataclass(frozen=True, kw_only=True)
 class S6Config:
-    """`dt_rank` None means ceil(d_inner / 32): d_model / 16 in a block that expands twofold."""
+    """`dt_rank` None means ceil(d_inner / 32): d_model / 16 in a block that expands twofold. With `norm_eps` dt, B and
+    C each go through an RMS norm without weights (Falcon Mamba)."""
 
     kind: Literal["s6"] = "s6"
     d_state: Positive = 16
     dt_rank: Positive | None = None
     dt_min: float = 0.001
     dt_max: float = 0.1
+    norm_eps: PositiveReal | None = None
 
 
 class S6(Mixer):
@@ -34,6 +36,7 @@ class S6(Mixer):
 
     def __init__(self, d_inner: int, config: S6Config) -> None:
         super().__init__()
+        self.norm_eps = config.norm_eps
         self.dt_rank = config.dt_rank or math.ceil(d_inner / 32)
         self.selection_sizes = [self.dt_rank, config.d_state, config.d_state]
         self.x_proj = nn.Linear(d_inner, sum(self.selection_sizes), bias=False)
@@ -55,6 +58,8 @@ class S6(Mixer):
 
     def scan(self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, run: Run) -> Tensor:
         """The recurrence over x, with dt still in its low rank."""
+        if self.norm_eps is not None:
+            dt, B, C = (F.rms_norm(t, t.shape[-1:], eps=self.norm_eps) for t in (dt, B, C))
         dt = F.softplus(self.dt_proj(dt))
         return run(selective_scan, x, dt, *self.coefficients(), B, C, state="ssm_state") + self.D * x
 

@@ -42,10 +42,14 @@ from ssp_runtime.mixers.window_attention import WindowAttentionConfig
 from ssp_runtime.models.config import (
     BlockConfig,
     ClassificationHeadConfig,
+    EmbeddingConfig,
+    HeadConfig,
     LanguageModelHeadConfig,
     ModelConfig,
     NormConfig,
+    NumberEmbeddingConfig,
     TokenEmbeddingConfig,
+    ValuesHeadConfig,
 )
 
 # The blocks of layer i of n, by what they mix with; a mixer of tokens is often followed by one of features.
@@ -152,16 +156,41 @@ def model_config(
     Raises:
         ValueError: there is no such architecture.
     """
+    chosen = _find(architecture)
+    head = ClassificationHeadConfig(num_classes=num_classes) if num_classes else chosen.head
+    return _model(chosen, TokenEmbeddingConfig(vocab_size=vocab_size), head, d_model, num_layers, dropout)
+
+
+def regressor_config(
+    architecture: str, *, d_model: int, num_layers: int, dropout: float, d_input: int, d_output: int
+) -> ModelConfig:
+    """The same from numbers to numbers. Without norms around the layers, which would bound the outputs: amplitudes
+    beyond those in training are then predicted better.
+
+    Raises:
+        ValueError: there is no such architecture.
+    """
+    embedding, head = NumberEmbeddingConfig(d_input=d_input), ValuesHeadConfig(d_output=d_output)
+    whole = _model(_find(architecture), embedding, head, d_model, num_layers, dropout)
+    return replace(whole, embedding_norm=None, final_norm=None)
+
+
+def _find(architecture: str) -> Architecture:
     if architecture not in ARCHITECTURES:
         raise ValueError(f"no architecture is called {architecture!r}{suggestion(architecture, ARCHITECTURES)}")
-    chosen = ARCHITECTURES[architecture]
+    return ARCHITECTURES[architecture]
+
+
+def _model(
+    chosen: Architecture, embedding: EmbeddingConfig, head: HeadConfig, d_model: int, num_layers: int, dropout: float
+) -> ModelConfig:
     blocks = (_block(chosen, mixer, dropout) for i in range(num_layers) for mixer in chosen.layer(i, num_layers))
     return ModelConfig(
         d_model=d_model,
-        embedding=TokenEmbeddingConfig(vocab_size=vocab_size),
+        embedding=embedding,
         embedding_norm=chosen.embedding_norm,
         layers=tuple(blocks),
-        head=ClassificationHeadConfig(num_classes=num_classes) if num_classes else chosen.head,
+        head=head,
         final_norm=None if chosen.post_norm else chosen.norm,
     )
 

@@ -56,19 +56,43 @@ class LanguageModelHeadConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MaskedLanguageModelHeadConfig:
+    """Scores over the vocabulary at every token, which may depend on those after it. With a `complement` of each token
+    they are the sum of those of a sequence and of its reverse complement."""
+
+    kind: Literal["masked_language_model"] = "masked_language_model"
+    complement: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClassificationHeadConfig:
-    """Scores over classes from the mean over the tokens."""
+    """Scores over classes from the mean over the tokens. With a `complement` of each token they are the mean of those
+    of a sequence and of its reverse complement."""
 
     kind: Literal["classification"] = "classification"
     num_classes: Positive
+    bias: bool = True
+    complement: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValuesHeadConfig:
+    """Vectors of `d_output` numbers at every step."""
+
+    kind: Literal["values"] = "values"
+    d_output: Positive
+
+
+EmbeddingConfig = TokenEmbeddingConfig | NumberEmbeddingConfig
+HeadConfig = LanguageModelHeadConfig | MaskedLanguageModelHeadConfig | ClassificationHeadConfig | ValuesHeadConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     d_model: Positive
-    embedding: Annotated[TokenEmbeddingConfig | NumberEmbeddingConfig, Field(discriminator="kind")]
+    embedding: Annotated[EmbeddingConfig, Field(discriminator="kind")]
     layers: Annotated[tuple[BlockConfig, ...], Field(min_length=1)]
-    head: Annotated[LanguageModelHeadConfig | ClassificationHeadConfig, Field(discriminator="kind")]
+    head: Annotated[HeadConfig, Field(discriminator="kind")]
     # A norm of the embeddings, before the first block (RWKV).
     embedding_norm: NormConfig | None = None
     # The norm before the head; None for post-norm models, whose last block ends in one.

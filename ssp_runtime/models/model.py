@@ -1,6 +1,8 @@
-"""The one backbone, and the two models on it: `LanguageModel`, which can be folded, and `Classifier`."""
+"""The one backbone, and the models on it: `LanguageModel` and `SequenceRegressor`, both folds; `Classifier`
+and `MaskedLanguageModel`, which read whole sequences."""
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +15,16 @@ from ssp_runtime.models.blocks import build_block, build_norm
 from ssp_runtime.models.config import (
     ClassificationHeadConfig,
     LanguageModelHeadConfig,
+    MaskedLanguageModelHeadConfig,
     ModelConfig,
     NormConfig,
     NumberEmbeddingConfig,
     TokenEmbeddingConfig,
+    ValuesHeadConfig,
     from_json,
     to_json,
 )
+from ssp_runtime.models.strands import OtherStrand
 from ssp_runtime.run import ParallelRun, Run
 from ssp_runtime.state import State, initial_state, prefixed
 
@@ -32,6 +37,16 @@ class TokenEmbedding(nn.Embedding):
     def forward(self, ids: Tensor) -> Tensor:
         x = super().forward(ids)
         return x if self.scale == 1 else x * self.scale
+
+
+class NumberEmbedding(nn.Linear):
+    """Vectors of numbers of any floating dtype, projected in that of the weights."""
+
+    def __init__(self, config: NumberEmbeddingConfig, d_model: int) -> None:
+        super().__init__(config.d_input, d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype))
 
 
 class Backbone(nn.Module):
@@ -76,7 +91,7 @@ class CausalBackbone(Fold, Backbone):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         if not self.is_causal:
-            raise InvalidRequest("a language model needs causal layers; bidirectional ones can only classify")
+            raise InvalidRequest("to answer at every step needs causal layers; bidirectional ones can only classify")
         self._mixers = [layer for layer in self.layers if isinstance(layer, Mixer)]
         self.state_spec = {
             name: spec
@@ -91,37 +106,65 @@ class CausalBackbone(Fold, Backbone):
         return self._normalized(x)
 
 
-class LanguageModel(Fold):
-    """Scores of the next token after each token: a fold over token ids."""
+class CausalModel(Fold):
+    """A causal backbone and a head that reads its hidden states at every token."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.config = config
+        self.backbone = CausalBackbone(config)
+        self.state_spec = self.backbone.state_spec
+
+    @abstractmethod
+    def read(self, hidden: Tensor) -> Tensor:
+        """Outputs (..., O) of hidden states (..., D)."""
+
+    def compute(self, x: Tensor, run: Run) -> Tensor:
+        return self.read(self.backbone.compute(x, run))
+
+    def fold(self, inputs: Tensor, state: State, *, lengths_B: Tensor | None = None) -> State:
+        """The state after the inputs (B, L, ...), without any outputs."""
+        run = ParallelRun(state, lengths_B)
+        self.backbone.compute(masked(inputs, lengths_B), run)
+        return run.new
+
+    def initial_state(self, batch: int) -> State:
+        weight = next(self.parameters())
+        return initial_state(self.state_spec, batch, weight.dtype, weight.device)
+
+
+class LanguageModel(CausalModel):
+    """Scores of the next token after each token: a fold over token ids (B, L), to logits (B, L, V)."""
+
+    def __init__(self, config: ModelConfig) -> None:
         if not isinstance(config.head, LanguageModelHeadConfig) or not isinstance(
             config.embedding, TokenEmbeddingConfig
         ):
             raise InvalidRequest("a language model embeds tokens and has a language_model head")
-        self.config = config
+        super().__init__(config)
         self._soft_cap = config.head.soft_cap
-        self.backbone = CausalBackbone(config)
         self.lm_head = nn.Linear(config.d_model, config.embedding.vocab_size, bias=config.head.bias)
         _initialize(self, len(config.layers))
         if config.head.tied:
             self.lm_head.weight = self.backbone.embedding.weight  # type: ignore[assignment]  # of nn.Embedding
-        self.state_spec = self.backbone.state_spec
 
-    def compute(self, x: Tensor, run: Run) -> Tensor:
-        """Logits (..., V) of token ids (...)."""
-        return soft_capped(self.lm_head(self.backbone.compute(x, run)), self._soft_cap)
+    def read(self, hidden: Tensor) -> Tensor:
+        return soft_capped(self.lm_head(hidden), self._soft_cap)
 
-    def fold(self, ids_BL: Tensor, state: State, *, lengths_B: Tensor | None = None) -> State:
-        """The state after the tokens, without any logits."""
-        run = ParallelRun(state, lengths_B)
-        self.backbone.compute(masked(ids_BL, lengths_B), run)
-        return run.new
 
-    def initial_state(self, batch: int) -> State:
-        weight = self.lm_head.weight
-        return initial_state(self.state_spec, batch, weight.dtype, weight.device)
+class SequenceRegressor(CausalModel):
+    """A vector of numbers after each vector: a fold over (B, L, d_input), to (B, L, d_output)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        if not isinstance(config.head, ValuesHeadConfig) or not isinstance(config.embedding, NumberEmbeddingConfig):
+            raise InvalidRequest("a sequence regressor embeds numbers and has a values head")
+        super().__init__(config)
+        self.d_input, self.d_output = config.embedding.d_input, config.head.d_output
+        self.values_head = nn.Linear(config.d_model, self.d_output)
+        _initialize(self, len(config.layers))
+
+    def read(self, hidden: Tensor) -> Tensor:
+        return torch.as_tensor(self.values_head(hidden))
 
 
 class Classifier(nn.Module):
@@ -133,28 +176,76 @@ class Classifier(nn.Module):
             raise InvalidRequest("a classifier has a classification head")
         self.config = config
         self.backbone = Backbone(config)
-        self.decoder = nn.Linear(config.d_model, config.head.num_classes)
+        self.decoder = nn.Linear(config.d_model, config.head.num_classes, bias=config.head.bias)
+        self.other_strand = _build_other_strand(config, config.head.complement)
         _initialize(self, len(config.layers))
 
     def forward(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """Logits (B, C) of inputs (B, L) or (B, L, d_input); every row has at least one token."""
+        logits_BC = self._read(inputs, lengths_B)
+        if self.other_strand is None:
+            return logits_BC
+        return (logits_BC + self._read(self.other_strand.of_tokens(inputs, lengths_B), lengths_B)) / 2
+
+    def _read(self, inputs: Tensor, lengths_B: Tensor | None) -> Tensor:
         hidden_BLD = masked(self.backbone.encode(inputs, lengths_B), lengths_B)
         count_B = hidden_BLD.shape[1] if lengths_B is None else lengths_B[:, None]
         return torch.as_tensor(self.decoder(hidden_BLD.sum(1) / count_B))
 
 
-Model = LanguageModel | Classifier
+class MaskedLanguageModel(nn.Module):
+    """Scores of the token at each place, from all the others: it fills in what is masked."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if not isinstance(config.head, MaskedLanguageModelHeadConfig) or not isinstance(
+            config.embedding, TokenEmbeddingConfig
+        ):
+            raise InvalidRequest("a masked language model embeds tokens and has a masked_language_model head")
+        self.config = config
+        self.backbone = Backbone(config)
+        self.lm_head = nn.Linear(config.d_model, config.embedding.vocab_size, bias=False)
+        self.other_strand = _build_other_strand(config, config.head.complement)
+        _initialize(self, len(config.layers))
+
+    def forward(self, ids_BL: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """Logits (B, L, V), unspecified from a row's length on."""
+        logits_BLV = torch.as_tensor(self.lm_head(self.backbone.encode(ids_BL, lengths_B)))
+        if self.other_strand is None:
+            return logits_BLV
+        others_BL = self.other_strand.of_tokens(ids_BL, lengths_B)
+        others_BLV = self.lm_head(self.backbone.encode(others_BL, lengths_B))
+        return logits_BLV + self.other_strand.of_logits(others_BLV, lengths_B)
+
+
+Model = LanguageModel | SequenceRegressor | Classifier | MaskedLanguageModel
 
 
 def build_model(config: ModelConfig) -> Model:
     """A new model with random weights."""
-    return LanguageModel(config) if isinstance(config.head, LanguageModelHeadConfig) else Classifier(config)
+    match config.head:
+        case LanguageModelHeadConfig():
+            return LanguageModel(config)
+        case ValuesHeadConfig():
+            return SequenceRegressor(config)
+        case ClassificationHeadConfig():
+            return Classifier(config)
+        case MaskedLanguageModelHeadConfig():
+            return MaskedLanguageModel(config)
 
 
 def _build_embedding(config: ModelConfig) -> nn.Module:
     if isinstance(config.embedding, NumberEmbeddingConfig):
-        return nn.Linear(config.embedding.d_input, config.d_model)
+        return NumberEmbedding(config.embedding, config.d_model)
     return TokenEmbedding(config.embedding, config.d_model)
+
+
+def _build_other_strand(config: ModelConfig, complement: tuple[int, ...] | None) -> OtherStrand | None:
+    if complement is None:
+        return None
+    if not isinstance(config.embedding, TokenEmbeddingConfig):
+        raise InvalidRequest("only tokens have complements; leave complement out in a model of numbers")
+    return OtherStrand(complement, config.embedding.vocab_size)
 
 
 def _build_norm(config: NormConfig | None, width: int) -> nn.Module:

@@ -31,7 +31,7 @@ def read_texts(
     heldout = []
     end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
     for path in paths:
-        ids = tokenizer.encode(_read(path))
+        ids = tokenizer.encode(read_text(path))
         cut = int(len(ids) * (1 - heldout_fraction))
         stream += ids[:cut] + end
         heldout.append(ids[cut:])
@@ -47,7 +47,7 @@ def read_labelled(path: Path, tokenizer: Tokenizer, heldout_fraction: float) -> 
     Raises:
         ValueError: a row is not of that form, or one side of the split is empty.
     """
-    rows = list(csv.reader(_read(path).splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
+    rows = list(csv.reader(read_text(path).splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
     for number, row in enumerate(rows, start=1):
         if len(row) != 2 or not row[1]:
             raise ValueError(f"{path}, line {number}: a label, a tab and a sequence are expected")
@@ -65,7 +65,7 @@ def _is_heldout(text: str, fraction: float) -> bool:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") < fraction * 2**64
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

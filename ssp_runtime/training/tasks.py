@@ -12,10 +12,7 @@ from torch.nn import functional as F
 from ssp_kernels.padding import masked
 from ssp_runtime.models.batching import padded
 from ssp_runtime.models.model import Classifier, LanguageModel, Model
-from ssp_runtime.resets import forward_with_resets
-from ssp_runtime.state import State
-
-PIECE = 2048  # tokens of a row that are scored at once
+from ssp_runtime.training.stream import Stream, outputs_in_pieces
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +30,9 @@ class Task(ABC):
     def loss(self, model: Model) -> Tensor: ...
     @abstractmethod
     def evaluate(self, model: Model) -> Score: ...
+    def finish(self, model: Model) -> None:  # noqa: B027 - most have nothing left to do
+        """Called once on the trained model, before it is written."""
+
     def state_dict(self) -> dict[str, object]:
         return {}
 
@@ -43,12 +43,8 @@ class Task(ABC):
 
 
 class NextToken(Task):
-    """Next-token prediction over one long stream, read by `batch_size` rows side by side.
-
-    Each row goes on where it stopped, its state carried over (gradients stop at the cut): the model learns to use a
-    state far older than `length` tokens, as it will have when served. With `resets` a token `bos_id`, which begins a
-    text, finds the initial state instead.
-    """
+    """Next-token prediction over one long `Stream`. With `resets` a token `bos_id`, which begins a text, finds the
+    initial state."""
 
     def __init__(
         self,
@@ -61,29 +57,19 @@ class NextToken(Task):
         resets: bool = False,
     ) -> None:
         ids = (
-            torch.frombuffer(bytearray(stream), dtype=torch.uint8)
+            torch.frombuffer(bytearray(stream), dtype=torch.uint8).long()
             if isinstance(stream, bytes)
             else torch.tensor(stream)
         )
-        if len(ids) < batch_size * (length + 1):
-            raise ValueError(f"{len(ids)} tokens are too few for {batch_size} rows of {length}: lower one of them")
-        self._rows = ids[: len(ids) // batch_size * batch_size].reshape(batch_size, -1)
-        self._heldout, self._length, self._bos_id, self._resets = heldout, length, bos_id, resets
-        self._at = 0
-        self._state: State | None = None
+        begins = (ids[:-1] == bos_id) & resets
+        self._stream = Stream(ids[:-1], ids[1:], begins, batch_size=batch_size, length=length)
+        self._heldout, self._bos_id = heldout, bos_id
         self.tokens_per_step = batch_size * length
 
     def loss(self, model: Model) -> Tensor:
         assert isinstance(model, LanguageModel)
-        if self._at + self._length + 1 > self._rows.shape[1]:
-            self._at, self._state = 0, None
-        window = self._rows[:, self._at : self._at + self._length + 1].long()
-        state = model.initial_state(len(window)) if self._state is None else self._state
-        begins = (window[:, :-1] == self._bos_id) & self._resets
-        logits, state = forward_with_resets(model, window[:, :-1], state, begins)
-        self._state = {name: tensor.detach() for name, tensor in state.items()}
-        self._at += self._length
-        return F.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten())
+        logits, targets = self._stream.advance(model)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     def evaluate(self, model: Model) -> Score:
         assert isinstance(model, LanguageModel)
@@ -91,10 +77,10 @@ class NextToken(Task):
         return Score(name="bits per token", value=nats / math.log(2) / tokens)
 
     def state_dict(self) -> dict[str, object]:
-        return {"at": self._at, "state": self._state}
+        return self._stream.state_dict()
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        self._at, self._state = state["at"], state["state"]  # type: ignore[assignment]
+        self._stream.load_state_dict(state)
 
 
 @torch.inference_mode()
@@ -110,17 +96,12 @@ def total_nats(
 
 def _batch_nats(model: LanguageModel, batch: list[list[int]], bos_id: int) -> float:
     """Of sequences that come longest first; those that have ended drop out."""
-    lengths, state = torch.tensor([len(ids) for ids in batch]), model.initial_state(len(batch))
+    lengths = torch.tensor([len(ids) for ids in batch])
     targets = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids, dtype=torch.long) for ids in batch], batch_first=True)
     inputs = torch.cat([torch.full((len(batch), 1), bos_id), targets[:, :-1]], dim=1)
     nats = 0.0
-    for start in range(0, targets.shape[1], PIECE):
-        rows = int((lengths > start).sum())
-        left = (lengths[:rows] - start).clamp(max=PIECE)
-        piece = slice(start, start + PIECE)
-        state = {name: tensor[:rows] for name, tensor in state.items()}
-        logits, state = model(inputs[:rows, piece], state, lengths_B=left)
-        losses = F.cross_entropy(logits.transpose(1, 2), targets[:rows, piece], reduction="none")
+    for piece, left, logits in outputs_in_pieces(model, inputs, lengths):
+        losses = F.cross_entropy(logits.transpose(1, 2), targets[: len(left), piece], reduction="none")
         nats += float(masked(losses[..., None], left).double().sum())
     return nats
 

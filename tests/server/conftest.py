@@ -1,5 +1,6 @@
 """One server for all these tests, with a model that writes bytes and one that reads DNA; and clients of it."""
 
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from ssp_client import Client
 from ssp_runtime.formats.artifact import Artifact
 from tests.greedy import Greedy
 from tests.server.server_process import PATIENCE, ServerProcess
-from tests.server.tiny_artifacts import write_reader, write_writer
+from tests.server.tiny_artifacts import write_architecture, write_reader, write_writer
 
 OPTIONS = ("--max-tokens", "20000", "--slots", "16")
 
@@ -48,6 +49,52 @@ def server(models: Path, writer: Artifact, reader: Artifact) -> Iterator[ServerP
 def client(server: ServerProcess) -> Iterator[Client]:
     with Client(server.target, timeout=PATIENCE) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def managed(
+    models: Path,
+    writer: Artifact,  # noqa: ARG001  # written
+    reader: Artifact,  # noqa: ARG001  # written
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[ServerProcess]:
+    """A server with an administrator, who may load whatever is in `models`."""
+    tokens = tmp_path_factory.mktemp("tokens")
+    for who in ("user", "admin"):
+        (tokens / who).write_text(f"{who}-token\n")
+    arguments = ("--token-file", tokens / "user", "--admin-token-file", tokens / "admin", "--model-root", models)
+    with ServerProcess("--models", models / "writer", models / "reader", "--drain-seconds", "2", *arguments) as made:
+        yield made
+
+
+@pytest.fixture
+def admin(managed: ServerProcess) -> Iterator[Client]:
+    with Client(managed.target, token="admin-token", timeout=PATIENCE) as made:
+        yield made
+
+
+@pytest.fixture
+def user(managed: ServerProcess) -> Iterator[Client]:
+    with Client(managed.target, token="user-token", timeout=PATIENCE) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def twins(
+    models: Path,
+    writer: Artifact,  # noqa: ARG001  # written
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[ServerProcess, ServerProcess]]:
+    """Two servers with one key to seal states, and the tenants `one` and `two`. They call the writer `scribe`, and have
+    another model whose states do not fit into their messages."""
+    write_architecture(models / "griffin", "griffin")
+    keys = tmp_path_factory.mktemp("keys")
+    (keys / "seal").write_bytes(secrets.token_bytes(32))
+    (keys / "tenants").write_text("one:token-one\ntwo:token-two\n")
+    options = ("--seal-key-file", keys / "seal", "--token-file", keys / "tenants", "--max-message-bytes", "48000")
+    arguments = ("--models", f"scribe={models / 'writer'}", models / "griffin", *options)
+    with ServerProcess(*arguments) as first, ServerProcess(*arguments) as second:
+        yield first, second
 
 
 @pytest.fixture(autouse=True)

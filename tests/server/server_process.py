@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Protocol, Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -29,14 +29,29 @@ def eventually(condition: Callable[[], bool], within: float = PATIENCE) -> float
     return time.monotonic() - started
 
 
+class Process(Protocol):
+    """What is needed of `subprocess.Popen`."""
+
+    @property
+    def stderr(self) -> IO[str] | None: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float) -> int: ...
+    def kill(self) -> None: ...
+    def send_signal(self, number: int, /) -> None: ...
+
+
+def launched(arguments: list[str]) -> subprocess.Popen[str]:
+    """A process of its own."""
+    command = [*COMMAND, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
 class ServerProcess:
     """A server on free ports of 127.0.0.1. Its log is read as it comes."""
 
-    def __init__(self, *arguments: str | Path) -> None:
+    def __init__(self, *arguments: str | Path, launch: Callable[[list[str]], Process] = launched) -> None:
         options = ("--port", "0", "--metrics-port", "0", "--log-format", "json")
-        self.process = subprocess.Popen(
-            [*COMMAND, *options, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        self.process = launch([*options, *map(str, arguments)])
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

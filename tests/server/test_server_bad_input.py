@@ -152,14 +152,14 @@ def sequence(**given: object) -> common_pb2.SequenceInput:
     [
         ([], "one call takes 1 to 4096 sequences, not 0"),
         ([sequence(text="A")] * 4097, "one call takes 1 to 4096 sequences, not 4097"),
-        ([sequence(text="A"), sequence(text="")], "sequence 1 must have 1 to 1000000 tokens, not 0"),
-        ([sequence()], "sequence 0 must have 1 to 1000000 tokens, not 0"),
+        ([sequence(text="A"), sequence(text="")], "sequence 1: it must have 1 to 1000000 tokens, not 0"),
+        ([sequence()], "sequence 0: it must have 1 to 1000000 tokens, not 0"),
         ([*[sequence(text="A")] * 3, sequence(text="ACX")], "sequence 3: letter 'X' at position 2 is not one of A, C"),
         (
             [sequence(text="A"), sequence(input_ids=common_pb2.TokenIds(ids=[5]))],
             "sequence 1: token id 5 is outside the vocabulary: ids are 0 to 4",
         ),
-        ([sequence(values=common_pb2.PackedFloats(data=bytes(8), width=2))], "sequence 0 must be tokens"),
+        ([sequence(values=common_pb2.PackedFloats(data=bytes(8), width=2))], "sequence 0: it must be tokens"),
         (
             [sequence(values=common_pb2.PackedFloats(data=bytes(7), width=2))],
             "sequence 0: 7 bytes are no whole number of vectors of 2 float32",

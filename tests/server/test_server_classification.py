@@ -51,7 +51,7 @@ def test_thousands_of_sequences_come_back_in_order(client: Client) -> None:
             taken += 1
             yield "ACGTN"[length % 5] * int(length)
 
-    outcomes = client.iter_classify(sequences(), batch_size=250, in_flight=3)
+    outcomes = client.classify_many(sequences(), batch_size=250, look_ahead=750)
     first = next(outcomes)
     assert taken < 3000, "it read everything before it gave anything"
     assert [made.num_tokens for made in (first, *outcomes)] == lengths.tolist()
@@ -62,5 +62,5 @@ def test_one_bad_sequence_among_many_is_found(client: Client) -> None:
     with pytest.raises(InvalidSequence, match=r"sequence 40: .*letter 'U' at position 3") as refused:
         client.classify(sequences)
     assert refused.value.index == 40
-    outcomes = list(client.iter_classify(sequences, return_exceptions=True))
+    outcomes = list(client.classify_many(sequences, return_exceptions=True))
     assert [i for i, outcome in enumerate(outcomes) if isinstance(outcome, InvalidSequence)] == [40]

@@ -68,6 +68,31 @@ def test_models(run: Run) -> None:
     assert json.loads(run("models", "writer", "--json"))["vocab_size"] == 256
 
 
+def test_models_come_and_go(
+    run: Run, managed: ServerProcess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SSP_TARGET", managed.target)
+    monkeypatch.setenv("SSP_TOKEN", "admin-token")
+    run("models", "load", "chat", "writer")
+    assert "chat" in run("models")
+    session_id = run("sessions", "open", "--model", "chat").strip()
+    assert main(["models", "unload", "chat"]) == 1
+    assert "has 1 open sessions" in capsys.readouterr().err
+    run("models", "unload", "chat", "--force")
+    assert "chat" not in run("models") and session_id not in run("sessions", "list")
+
+
+def test_admin(run: Run, managed: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSP_TARGET", managed.target)
+    monkeypatch.setenv("SSP_TOKEN", "admin-token")
+    header, *rows = run("admin", "loads").splitlines()
+    assert header.split()[:4] == ["MODEL", "RUNNING", "WAITING", "SLOTS"] and rows[0].split()[3].endswith("/64")
+    run("admin", "drain")
+    assert json.loads(run("admin", "loads", "--json"))["draining"]
+    run("admin", "drain", "--resume")
+    assert not json.loads(run("admin", "loads", "--json"))["draining"]
+
+
 def test_health(run: Run) -> None:
     assert run("health", "--service", "ssp.v1.Classification") == "serving\n"
 

@@ -4,17 +4,21 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from ssp.v1 import models_pb2
 from ssp_client import Client, InputKind, NotFound, ServingStatus, Task
 from ssp_runtime import state
 from ssp_runtime.formats.artifact import Artifact
+from ssp_runtime.models.model import MaskedLanguageModel, Model
+from ssp_server.wire import TASKS
 from tests.greedy import Greedy
 from tests.server.server_process import PATIENCE, ServerProcess
 from tests.server.tiny_artifacts import LABELS
 
-SERVICES = ("ssp.v1.Generation", "ssp.v1.Sessions", "ssp.v1.Classification", "ssp.v1.Models")
+SERVICES = ("ssp.v1.Generation", "ssp.v1.Sessions", "ssp.v1.Classification", "ssp.v1.Models", "ssp.v1.Admin")
 
 
 def test_models(client: Client, writer: Artifact, reader: Artifact) -> None:
@@ -41,6 +45,11 @@ def test_models(client: Client, writer: Artifact, reader: Artifact) -> None:
 @pytest.mark.parametrize("service", ["", *SERVICES])
 def test_every_service_is_ready(client: Client, service: str) -> None:
     assert client.health(service) is ServingStatus.SERVING
+
+
+def test_every_kind_of_model_that_is_served_has_a_task_of_its_own() -> None:
+    assert set(TASKS) == set(get_args(Model)) - {MaskedLanguageModel}
+    assert sorted(TASKS.values()) == sorted(set(models_pb2.Task.values()) - {models_pb2.TASK_UNSPECIFIED})
 
 
 def test_the_health_of_an_unknown_service(client: Client) -> None:

@@ -167,7 +167,7 @@ def test_a_token_lets_in_and_a_drained_server_finishes_what_it_began(
             assert client.health() is ServingStatus.SERVING, "the process is alive"
             calls = lambda: client.complete("b"), client.open_session, lambda: client.classify(["A"], model="reader")
             for call in calls:
-                with pytest.raises(Unavailable, match="the server is shutting down") as refused:
+                with pytest.raises(Unavailable, match="the server is draining") as refused:
                     call()
                 assert refused.value.reason == "DRAINING" and refused.value.retry_after == 5
             assert server.metrics()["ssp_admission_rejections_total{draining}"] >= 3

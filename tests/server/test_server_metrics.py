@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -21,13 +22,21 @@ HISTOGRAMS = (
     "classify_batch_seconds",
 )
 COUNTERS = (
+    "prefix_cache_queries_total",
+    "prefix_cache_hits_total",
     "prompt_tokens_total",
     "generation_tokens_total",
     "request_success_total{length}",
     "classify_sequences_total",
     "classify_tokens_total",
 )
-GAUGES = ("num_requests_running", "num_requests_waiting", "state_slots_used", "state_slots_available")
+GAUGES = (
+    "num_requests_running",
+    "num_requests_waiting",
+    "prefix_cache_bytes",
+    "state_slots_used",
+    "state_slots_available",
+)
 
 Difference = Callable[[], dict[str, float]]
 
@@ -112,6 +121,48 @@ def test_sessions_beyond_the_slots_are_spilled_and_restored(client: Client, gain
         made = gained()
         assert made["ssp_session_restores_total"] >= 4
         assert made["ssp_session_restore_seconds_count{host}"] == made["ssp_session_restores_total"]
+
+
+def test_what_becomes_of_sessions_is_counted(client: Client, gained: Difference) -> None:
+    client.open_session(ttl=0.05)
+    with client.open_session() as session:
+        session.checkpoint("a")
+        session.checkpoint("b")
+        session.rewind("a")
+        for _ in range(3):
+            session.fork().close()
+    eventually(lambda: gained().get("ssp_session_expired_total", 0) == 1)
+    made = gained()
+    names = ("forks", "checkpoints", "rewinds", "expired")
+    assert [made[f"ssp_session_{name}_total"] for name in names] == [3, 2, 1, 1]
+    assert not made.get("ssp_session_commits_total"), "there is no store"
+
+
+def test_prefixes_that_are_found_again_are_counted(client: Client, gained: Difference) -> None:
+    prompt = "prefixes that are found again"
+    first, second = (client.complete(prompt, max_tokens=1).usage for _ in range(2))
+    made = gained()
+    assert made["ssp_prefix_cache_queries_total"] == 2 * first.prompt_tokens
+    assert made["ssp_prefix_cache_hits_total"] == first.cached_tokens + second.cached_tokens
+    assert second.cached_tokens == second.prompt_tokens - 1
+    assert made["ssp_prefix_cache_bytes"] > 0
+
+
+def test_sessions_in_a_store_are_counted(client: Client, server: ServerProcess, models: Path, tmp_path: Path) -> None:
+    with client.open_session() as session:
+        state_bytes = session.info().state_bytes
+    room = ("--max-state-bytes", f"{2 * state_bytes}", "--store", tmp_path / "sessions")
+    with ServerProcess("--models", models / "writer", *room) as stored, Client(stored.target) as keeping:
+        sessions = [keeping.open_session() for _ in range(5)]
+        for each in sessions:
+            each.append("a")
+        made = stored.metrics()
+        assert made["ssp_session_commits_total"] == made["ssp_session_commit_seconds_count"] == 10
+        assert made["ssp_session_restore_seconds_count{store}"] >= 3
+        assert (made["ssp_sessions"], made["ssp_sessions{idle,store}"]) == (5, 3)
+        assert made["ssp_state_bytes{device}"] + made["ssp_state_bytes{host}"] == 2 * state_bytes
+        assert made["ssp_state_bytes{store}"] >= 5 * state_bytes
+    assert "ssp_state_bytes{store}" not in server.metrics()
 
 
 def test_labels_hold_no_session(client: Client, server: ServerProcess) -> None:

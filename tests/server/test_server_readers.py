@@ -7,27 +7,27 @@ from typing import cast
 import pytest
 
 from ssp.v1 import generation_pb2
+from ssp_runtime.engine.call import Call
 from ssp_runtime.engine.engine import Engine
+from ssp_runtime.engine.progress import FinishReason, Progress
 from ssp_runtime.engine.sampling_params import SamplingParams
-from ssp_runtime.engine.sequence import Call, FinishReason, Progress, Sequence
+from ssp_runtime.engine.sequence import Sequence
 from ssp_runtime.tokenizers import ByteTokenizer
 from ssp_server.readers import ChunkOptions, Reader, Readers, chunk_options
 
 
 class StillEngine:
-    """It only counts how often it is woken."""
-
-    max_ahead = 32
+    """It only notes what it is told."""
 
     def __init__(self) -> None:
         self.wakes = 0
+        self.cancelled: list[Call] = []
 
     def wake(self) -> None:
         self.wakes += 1
 
     def cancel(self, call: Call) -> None:
-        call.cancel()
-        self.wake()
+        self.cancelled.append(call)
 
 
 class Room:
@@ -94,15 +94,17 @@ async def test_the_last_chunk_goes_at_once_and_ends_the_stream() -> None:
     assert await room.chunk() == [1, 2, 3]
     with pytest.raises(StopAsyncIteration):
         await room.chunk()
-    assert not room.call.cancelled.is_set()
+    assert not room.engine.cancelled
 
 
-async def test_the_engine_hears_of_every_chunk_taken() -> None:
-    room = Room(max_tokens=1)
-    room.put(0, 1)
-    await room.chunk()
-    await room.chunk()
-    assert room.engine.wakes == 2
+async def test_the_engine_hears_of_a_chunk_taken_if_the_call_may_have_paused() -> None:
+    room = Room(max_tokens=8)
+    room.put(*range(24))
+    wakes = []
+    for _ in range(3):
+        await room.chunk()
+        wakes.append(room.engine.wakes)
+    assert wakes == [1, 1, 1]  # 24 of 32 were waiting, then half of them or fewer
 
 
 async def test_a_chunk_that_could_not_be_sent_stays_undelivered_and_the_call_ends() -> None:
@@ -112,8 +114,8 @@ async def test_a_chunk_that_could_not_be_sent_stays_undelivered_and_the_call_end
     room.put(1, 2, 3)
     assert await room.chunk() == [1, 2]
     await room.chunks.aclose()  # type: ignore[attr-defined]  # as when the client goes while [1, 2] is being written
-    assert room.call.cancelled.is_set() and room.engine.wakes
-    assert [progress.token_ids for progress in room.call.undelivered()] == [(1,), (2,), (3,)]
+    assert room.engine.cancelled == [room.call]
+    assert room.call.untaken().token_ids == (1, 2, 3)
 
 
 async def test_a_client_that_goes_while_nothing_comes_ends_the_call() -> None:
@@ -123,7 +125,7 @@ async def test_a_client_that_goes_while_nothing_comes_ends_the_call() -> None:
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert room.call.cancelled.is_set()
+    assert room.engine.cancelled == [room.call]
 
 
 async def test_waiting_for_an_end_reads_nothing() -> None:
@@ -132,7 +134,35 @@ async def test_waiting_for_an_end_reads_nothing() -> None:
     room.put(0, 1)
     room.put(2, finish_reason=FinishReason.LENGTH)
     assert (await asyncio.wait_for(waiting, 10)).token_ids == (2,)
-    assert room.call.num_unread == 3 and not room.call.cancelled.is_set()
+    assert room.call.num_unread == 3 and not room.engine.cancelled
+
+
+def test_chunks_of_many_streams_wait_longer_and_go_together() -> None:
+    options = chunk_options(generation_pb2.StreamOptions())
+    assert options.delay(1, 5.0) == options.delay(10, 5.01) == 0.02
+    moments = [now + options.delay(64, now) for now in (5.25, 5.3, 5.37)]
+    assert moments == pytest.approx([5.376] * 3), "every 0.128 seconds"
+
+
+def test_a_delay_that_a_client_names_is_kept() -> None:
+    options = chunk_options(generation_pb2.StreamOptions(max_chunk_delay_ms=20))
+    assert options.delay(10_000, 5.0) == 0.02
+
+
+async def test_a_reader_counts_the_streams_beside_it() -> None:
+    counted = []
+
+    class Counting(ChunkOptions):
+        def delay(self, streams: int, now: float) -> float:
+            counted.append((streams, now))
+            return 60.0
+
+    room = Room()
+    for call in (room.call, *(Room().call for _ in range(4))):
+        reader = room.readers.add(call, cast(Engine, room.engine), Counting())
+        reader.told()
+    assert [streams for streams, _ in counted] == [1, 2, 3, 4, 5]
+    assert all(0 <= asyncio.get_running_loop().time() - now < 60 for _, now in counted)
 
 
 def test_defaults() -> None:

@@ -79,8 +79,9 @@ def test_a_peek_tells_what_a_generation_would_say(client: Client) -> None:
 def test_version_and_positions(client: Client) -> None:
     with client.open_session() as session:
         assert (session.position, session.version) == (0, 0)
-        usage = session.append(TEXT)
-        assert (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens) == (20, 0, 0)
+        usage = session.append("def count(a, b, c):")
+        assert (usage.prompt_tokens, usage.completion_tokens) == (20, 0)
+        assert usage.cached_tokens <= 1, "others may have begun with the same token"
         assert (session.position, session.version) == (20, 1)
         made = session.complete("a", max_tokens=5, temperature=0, ignore_eos=True)
         assert (made.usage.prompt_tokens, made.usage.completion_tokens, made.usage.cached_tokens) == (1, 5, 20)

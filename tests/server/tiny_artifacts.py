@@ -1,5 +1,6 @@
-"""Two tiny random models as folders that a server can load."""
+"""Tiny random models as folders that a server can load."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,7 +16,9 @@ from ssp_runtime.models.config import (
     ClassificationHeadConfig,
     LanguageModelHeadConfig,
     ModelConfig,
+    NumberEmbeddingConfig,
     TokenEmbeddingConfig,
+    ValuesHeadConfig,
 )
 from ssp_runtime.models.model import Model, build_model
 from ssp_runtime.tokenizers import ByteTokenizer, DNATokenizer
@@ -23,16 +26,19 @@ from ssp_runtime.tokenizers import ByteTokenizer, DNATokenizer
 LABELS = ("coding", "promoter", "other")
 
 
-def write_writer(folder: Path) -> Artifact:
-    """A model over bytes, its logits spread enough to make greedy texts varied."""
+def write_writer(folder: Path, poison: int | None = None) -> Artifact:
+    """A model over bytes, its logits spread enough to make greedy texts varied. `poison` is a byte that turns states to
+    NaN, for its embedding overflows; all else is as without."""
+    scale = 1 if poison is None else 8
     config = ModelConfig(
         d_model=32,
-        embedding=TokenEmbeddingConfig(vocab_size=256),
+        embedding=TokenEmbeddingConfig(vocab_size=256, scale=scale),
         layers=(BlockConfig(mixer=MambaConfig()), BlockConfig(mixer=MambaConfig(ssp=S4DConfig()))),
         head=LanguageModelHeadConfig(tied=False),
     )
     description = Description(model=config, tokenizer=ByteTokenizer(), description="writes")
-    return _write(folder, description, {"backbone.embedding.weight": 50, "lm_head.weight": 4})
+    scales = {"backbone.embedding.weight": 50 / scale, "lm_head.weight": 4}
+    return _write(folder, description, scales, poison)
 
 
 def write_architecture(folder: Path, name: str) -> Artifact:
@@ -54,12 +60,25 @@ def write_reader(folder: Path) -> Artifact:
     return _write(folder, description, {"backbone.embedding.weight": 50})
 
 
-def _write(folder: Path, description: Description, scales: dict[str, int]) -> Artifact:
+def write_forecaster(folder: Path) -> Artifact:
+    """A model over vectors of three numbers that predicts two."""
+    config = ModelConfig(
+        d_model=12,
+        embedding=NumberEmbeddingConfig(d_input=3),
+        layers=(BlockConfig(mixer=MambaConfig()),),
+        head=ValuesHeadConfig(d_output=2),
+    )
+    return _write(folder, Description(model=config, description="forecasts"), {})
+
+
+def _write(folder: Path, description: Description, scales: Mapping[str, float], poison: int | None = None) -> Artifact:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model: Model = build_model(description.model)
     for name, scale in scales.items():
         model.get_parameter(name).data *= scale
+    if poison is not None:
+        model.get_parameter("backbone.embedding.weight").data[poison] = 3e38
     trained = folder.with_name(f"{folder.name}-trained")
     artifact.save(trained, model, description)
     return artifact.convert(artifact.load(trained), folder)

@@ -80,6 +80,7 @@ class FakeServer(
         self.cancelled = threading.Event()
         self.seconds_per_chunk = 0.0
         self.max_message_bytes = 4000
+        self.state_bytes = 8  # of an exported state, as it is announced
         self._answers: dict[str, list[generation_pb2.GenerateResponse]] = {}
         self.health = health.HealthServicer()
         self._servers: list[grpc.Server] = []
@@ -163,6 +164,29 @@ class FakeServer(
         self.positions[session_id] = self._position(request, context)
         return sessions_pb2.ForkResponse(session=self._session(session_id))
 
+    def ExportState(
+        self, request: sessions_pb2.ExportStateRequest, context: Any
+    ) -> Iterator[sessions_pb2.ExportStateResponse]:
+        """A state is the session's position, in eight bytes."""
+        failure = self._enter("ExportState", request, context)
+        position = self._position(request, context)
+        state = position.to_bytes(8, "little")
+        yield sessions_pb2.ExportStateResponse(position=position, total_bytes=self.state_bytes)
+        yield sessions_pb2.ExportStateResponse(data=state[:4])
+        if failure:
+            failure.abort(context)
+        yield sessions_pb2.ExportStateResponse(data=state[4:])
+
+    def ImportState(
+        self, requests: Iterator[sessions_pb2.ImportStateRequest], context: Any
+    ) -> sessions_pb2.ImportStateResponse:
+        first = next(requests)
+        self._unary("ImportState", first, context)
+        session_id = f"{first.routing_key or 'i'}.{len(self.positions):032x}"
+        state = first.data + b"".join(request.data for request in requests)
+        self.positions[session_id] = int.from_bytes(state, "little")
+        return sessions_pb2.ImportStateResponse(session=self._session(session_id))
+
     def Checkpoint(self, request: sessions_pb2.CheckpointRequest, context: Any) -> sessions_pb2.CheckpointResponse:
         self._unary("Checkpoint", request, context)
         position = self.checkpoints[request.session_id, request.name] = self._position(request, context)
@@ -190,6 +214,17 @@ class FakeServer(
         self._unary("DropCheckpoint", request, context)
         del self.checkpoints[request.session_id, request.name]
         return sessions_pb2.DropCheckpointResponse()
+
+    def Step(self, requests: Iterator[sessions_pb2.StepRequest], context: Any) -> Iterator[sessions_pb2.StepResponse]:
+        """Every input comes back."""
+        self.metadata.append(dict(context.invocation_metadata()))
+        for request in requests:
+            self.requests["Step"].append(request)
+            yield sessions_pb2.StepResponse(outputs=request.input.values)
+
+    def Commit(self, request: sessions_pb2.CommitRequest, context: Any) -> sessions_pb2.CommitResponse:
+        self._unary("Commit", request, context)
+        return sessions_pb2.CommitResponse(session=_status(request.session_id, self._position(request, context)))
 
     def GetSession(self, request: sessions_pb2.GetSessionRequest, context: Any) -> sessions_pb2.GetSessionResponse:
         self._unary("GetSession", request, context)
@@ -219,13 +254,28 @@ class FakeServer(
         self, request: classification_pb2.ClassifyRequest, context: Any
     ) -> classification_pb2.ClassifyResponse:
         self._unary("Classify", request, context)
-        for index, sequence in enumerate(request.inputs):
-            wrong = set(sequence.text) - set("ACGT")
-            if wrong:
-                message = f"sequence {index} has the letter {min(wrong)!r}, which the model does not know"
-                Failure(code=grpc.StatusCode.INVALID_ARGUMENT, message=message).abort(context)
         predictions = [_prediction(_length(sequence)) for sequence in request.inputs]
         return classification_pb2.ClassifyResponse(labels=LABELS, predictions=predictions)
+
+    def ClassifyMany(
+        self, requests: Iterator[classification_pb2.ClassifyManyRequest], context: Any
+    ) -> Iterator[classification_pb2.ClassifyManyResponse]:
+        """Every second message is answered before the first."""
+        failure = self.failures["ClassifyMany"].pop(0) if self.failures["ClassifyMany"] else None
+        held = None
+        for number, request in enumerate(requests):
+            if failure and number == failure.after:
+                failure.abort(context)
+            self.requests["ClassifyMany"].append(request)
+            response = classification_pb2.ClassifyManyResponse(labels=LABELS, results=map(_result, request.sequences))
+            if held is None:
+                held = response
+            else:
+                yield response
+                yield held
+                held = None
+        if held is not None:
+            yield held
 
     def ListModels(self, request: models_pb2.ListModelsRequest, context: Any) -> models_pb2.ListModelsResponse:
         self._unary("ListModels", request, context)
@@ -236,6 +286,14 @@ class FakeServer(
         if request.name not in ("counter", "parity"):
             Failure(code=grpc.StatusCode.NOT_FOUND, message=f"no model {request.name!r}").abort(context)
         return models_pb2.GetModelResponse(model=self._model(request.name))
+
+    def LoadModel(self, request: models_pb2.LoadModelRequest, context: Any) -> models_pb2.LoadModelResponse:
+        self._unary("LoadModel", request, context)
+        return models_pb2.LoadModelResponse(model=self._model(request.name))
+
+    def UnloadModel(self, request: models_pb2.UnloadModelRequest, context: Any) -> models_pb2.UnloadModelResponse:
+        self._unary("UnloadModel", request, context)
+        return models_pb2.UnloadModelResponse()
 
     def _model(self, name: str) -> models_pb2.Model:
         classifies = name == "parity"
@@ -334,6 +392,15 @@ def _merged(messages: list[generation_pb2.GenerateResponse]) -> list[generation_
         whole.MergeFrom(message)
     whole.text = "".join(message.text for message in messages)
     return [whole]
+
+
+def _result(sequence: classification_pb2.IndexedSequence) -> classification_pb2.IndexedResult:
+    wrong = set(sequence.input.text) - set("ACGT")
+    if wrong:
+        return classification_pb2.IndexedResult(
+            index=sequence.index, error=f"the model does not know letter {min(wrong)!r}"
+        )
+    return classification_pb2.IndexedResult(index=sequence.index, prediction=_prediction(_length(sequence.input)))
 
 
 def _prediction(length: int) -> classification_pb2.Prediction:

@@ -164,7 +164,7 @@ def test_bench_classify(server: FakeServer, tmp_path: Path, capsys: pytest.Captu
     arguments = ["--lengths", "4", "16", "--num-sequences", "10", "--json", str(tmp_path / "run.json")]
     assert main(["bench", "classify", *arguments]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["LENGTH", "4", "16"]
-    assert sum(len(request.inputs) for request in server.requests["Classify"]) == 2 * (10 + 8)
+    assert sum(len(request.sequences) for request in server.requests["ClassifyMany"]) == 2 * (10 + 8)
     assert len(json.loads((tmp_path / "run.json").read_text())["results"]) == 2
 
 

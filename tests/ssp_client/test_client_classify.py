@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from ssp_client import AsyncClient, Client, InvalidArgument, InvalidSequence, Limits, NotFound, Prediction, Unavailable
+from ssp_client import (
+    AsyncClient,
+    Client,
+    Internal,
+    InvalidArgument,
+    InvalidSequence,
+    Limits,
+    NotFound,
+    Prediction,
+    ResourceExhausted,
+    Unavailable,
+)
 from ssp_client.batching import Batcher, Budget, budget
 
 if TYPE_CHECKING:
@@ -19,7 +30,7 @@ SEQUENCES = ["ACGT"[: 1 + n % 4] * (1 + n // 4) for n in range(11)]
 
 
 def _sizes(server: FakeServer) -> list[int]:
-    return sorted((len(request.inputs) for request in server.requests["Classify"]), reverse=True)
+    return sorted((len(request.sequences) for request in server.requests["ClassifyMany"]), reverse=True)
 
 
 def test_batches_keep_to_the_limits_and_the_order(client: Client, server: FakeServer) -> None:
@@ -40,7 +51,7 @@ def test_a_prediction(client: Client) -> None:
 def test_batches_keep_to_the_size_of_a_message(client: Client, server: FakeServer) -> None:
     client.classify(["A" * 1000] * 5, model="parity")
     assert _sizes(server) == [2, 2, 1]
-    assert all(request.ByteSize() <= server.max_message_bytes for request in server.requests["Classify"])
+    assert all(request.ByteSize() <= server.max_message_bytes for request in server.requests["ClassifyMany"])
 
 
 def test_a_sequence_too_large_for_a_message_is_named(client: Client) -> None:
@@ -58,7 +69,7 @@ def test_batch_size_may_be_smaller(client: Client, server: FakeServer) -> None:
 
 def test_the_only_classifier_is_found(client: Client, server: FakeServer) -> None:
     client.classify(["A"])
-    assert server.requests["Classify"][0].model == "parity"
+    assert server.requests["ClassifyMany"][0].model == "parity"
 
 
 def test_wrong_models(client: Client) -> None:
@@ -74,7 +85,7 @@ def test_one_text_is_not_many(client: Client) -> None:
 
 
 def test_nothing_gives_nothing(client: Client, server: FakeServer) -> None:
-    assert client.classify([]) == [] and not server.requests["Classify"]
+    assert client.classify([]) == [] and not server.requests["ClassifyMany"]
 
 
 @pytest.mark.parametrize("index", [0, 3, 5, 10])
@@ -83,13 +94,13 @@ def test_the_sequence_that_is_refused_is_named(client: Client, index: int) -> No
     sequences[index] = "AXC"
     given: list[Prediction] = []
     with pytest.raises(InvalidSequence, match="letter 'X'") as caught:
-        given += client.iter_classify(sequences)
+        given += client.classify_many(sequences)
     assert caught.value.index == index and caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_refused_sequences_can_stand_among_the_predictions(client: Client) -> None:
     sequences = ["A", "AX", "ACG", "N", "C" * 9000, "AC", "Z", "G"]
-    outcomes = list(client.iter_classify(sequences, return_exceptions=True))
+    outcomes = list(client.classify_many(sequences, return_exceptions=True))
     refused = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, InvalidSequence)]
     assert refused == [1, 3, 4, 6]
     assert all(outcome.index == n for n, outcome in enumerate(outcomes) if isinstance(outcome, InvalidSequence))
@@ -105,16 +116,42 @@ def test_sequences_are_read_only_as_needed(client: Client) -> None:
             read += 1
             yield "ACG"
 
-    predictions = client.iter_classify(endless(), in_flight=2)
+    predictions = client.classify_many(endless(), look_ahead=8)
     assert [next(predictions).label for _ in range(10)] == ["odd"] * 10
-    assert read <= 6 * 4
+    assert read <= 10 + 8 + 4
     predictions.close()  # type: ignore[attr-defined]  # the iterator is a generator
 
 
-def test_other_failures_are_not_blamed_on_a_sequence(client: Client, server: FakeServer) -> None:
-    server.failures["Classify"] = [Failure(code=grpc.StatusCode.UNAVAILABLE)] * 9
-    with pytest.raises(Unavailable):
+def test_a_broken_stream_is_taken_up_again(client: Client, server: FakeServer) -> None:
+    broken = Failure(code=grpc.StatusCode.UNAVAILABLE, after=2)
+    server.failures["ClassifyMany"] = [broken] * 4
+    sequences = ["ACGT"[: 1 + n % 4] for n in range(40)]
+    predictions = client.classify(sequences, batch_size=4)
+    assert [prediction.num_tokens for prediction in predictions] == [len(sequence) for sequence in sequences]
+    assert not server.failures["ClassifyMany"]
+
+
+def test_a_stream_that_does_not_come_back_is_given_up(client: Client, server: FakeServer) -> None:
+    server.failures["ClassifyMany"] = [Failure(code=grpc.StatusCode.UNAVAILABLE)] * 5
+    with pytest.raises(Unavailable, match="planted"):
         client.classify(["A"])
+    assert len(server.failures["ClassifyMany"]) == 1, "one try and three more"
+
+
+def test_other_failures_are_not_tried_again(client: Client, server: FakeServer) -> None:
+    server.failures["ClassifyMany"] = [Failure(code=grpc.StatusCode.RESOURCE_EXHAUSTED)] * 2
+    with pytest.raises(ResourceExhausted):
+        client.classify(["A"])
+    assert len(server.failures["ClassifyMany"]) == 1
+
+
+def test_an_error_of_the_source_is_its_own(client: Client) -> None:
+    def sequences() -> Iterator[str]:
+        yield "A"
+        raise OSError("the file is gone")
+
+    with pytest.raises(OSError, match="the file is gone"):
+        client.classify(sequences())
 
 
 @pytest.mark.usefixtures("server")
@@ -126,12 +163,24 @@ async def test_async_classifies() -> None:
     async with AsyncClient() as client:
         expected = [len(sequence) for sequence in SEQUENCES]
         assert [p.num_tokens for p in await client.classify(SEQUENCES)] == expected
-        assert [p.num_tokens async for p in client.iter_classify(arriving(), in_flight=2)] == expected
+        assert [p.num_tokens async for p in client.classify_many(arriving(), look_ahead=8)] == expected
         with pytest.raises(InvalidSequence) as caught:
             await client.classify([*SEQUENCES, "X", "A"])
         assert caught.value.index == len(SEQUENCES)
-        outcomes = [o async for o in client.iter_classify(["A", "X", "AC"], return_exceptions=True)]
+        outcomes = [o async for o in client.classify_many(["A", "X", "AC"], return_exceptions=True)]
         assert [isinstance(outcome, InvalidSequence) for outcome in outcomes] == [False, True, False]
+
+
+async def test_async_takes_a_broken_stream_up_again(server: FakeServer) -> None:
+    broken = Failure(code=grpc.StatusCode.UNAVAILABLE, after=2)
+    server.failures["ClassifyMany"] = [broken, broken]
+    async with AsyncClient() as client:
+        predictions = await client.classify(SEQUENCES, batch_size=2)
+    assert [prediction.num_tokens for prediction in predictions] == [len(sequence) for sequence in SEQUENCES]
+    server.failures["ClassifyMany"] = [Failure(code=grpc.StatusCode.INTERNAL)]
+    async with AsyncClient() as client:
+        with pytest.raises(Internal):
+            await client.classify(SEQUENCES)
 
 
 def test_batcher_counts_what_it_rejects() -> None:

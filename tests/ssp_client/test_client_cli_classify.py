@@ -68,7 +68,7 @@ def test_several_files_in_many_batches(tmp_path: Path, server: FakeServer, capsy
     files = [str(tmp_path / "a.fa"), str(tmp_path / "b.fa")]
     assert main(["classify", *files, "--output", "csv", "--batch-size", "2", "--model", "parity"]) == 0
     assert [row["name"] for row in rows(capsys)] == ["one", "two", "three"] * 2
-    assert len(server.requests["Classify"]) == 3
+    assert len(server.requests["ClassifyMany"]) == 3
 
 
 def test_a_file_appears_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,6 +134,6 @@ def test_a_missing_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_other_failures_name_no_record(tmp_path: Path, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.fa").write_bytes(FASTA)
-    server.failures["Classify"] = [Failure(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message="queue full")]
+    server.failures["ClassifyMany"] = [Failure(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message="queue full")]
     assert main(["classify", str(tmp_path / "a.fa")]) == 1
     assert capsys.readouterr().err == "error: queue full\n"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from ssp_client import AsyncClient, Client, NotFound, PositionMismatch, ServingStatus, Unavailable, delivery
+from ssp_client import AsyncClient, Client, NotFound, PositionMismatch, ServingStatus, Unavailable, tries
 from ssp_client.cursor import Cursor
 from ssp_client.delivery import Delivery
 from ssp_client.types import FinishReason, GenerateChunk
@@ -18,7 +18,7 @@ else:
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "DEFAULT_PAUSE", 0.01)
+    monkeypatch.setattr(tries, "FIRST_PAUSE", 0.01)
 
 
 def test_a_session_keeps_its_place(client: Client, server: FakeServer) -> None:
@@ -114,12 +114,15 @@ def test_append_is_retried_under_its_request_id(client: Client, server: FakeServ
     assert len(ids) == 5 and len(set(ids)) == 1
 
 
-def test_append_gives_up_at_last(client: Client, server: FakeServer) -> None:
-    session = client.open_session()
-    server.failures["Append"] = [Failure(code=grpc.StatusCode.UNAVAILABLE)] * 8
-    with pytest.raises(Unavailable):
-        session.append("abc")
+@pytest.mark.parametrize("seconds", [0.0, 0.1])
+def test_append_gives_up_at_last(server: FakeServer, seconds: float) -> None:
+    with Client(server.target, recovery_seconds=seconds) as client:
+        session = client.open_session()
+        server.failures["Append"] = [Failure(code=grpc.StatusCode.UNAVAILABLE)] * 100
+        with pytest.raises(Unavailable):
+            session.append("abc")
     assert session.position is None, "it may have reached the server"
+    assert (len(server.requests["Append"]) > 4) == (seconds > 0)
 
 
 def test_a_broken_stream_goes_on_without_repeats(client: Client, server: FakeServer) -> None:
@@ -130,7 +133,9 @@ def test_a_broken_stream_goes_on_without_repeats(client: Client, server: FakeSer
     assert "".join(chunk.text for chunk in chunks) == "2 3 4 5 6 7 8 "
     assert chunks[-1].finish_reason is FinishReason.LENGTH and session.position == 9
     first, second = server.requests["Generate"]
-    assert first == second
+    assert (list(first.received_ids), list(second.received_ids)) == ([], [2, 3, 4, 5])
+    second.ClearField("received_ids")
+    assert first == second and first.sampling_params.HasField("seed")
 
 
 def test_a_stream_without_a_session_is_not_taken_up_again(client: Client, server: FakeServer) -> None:
@@ -148,7 +153,7 @@ def test_after_a_cut_stream_the_position_is_unknown(client: Client, server: Fake
     assert session.position is None
     assert server.cancelled.wait(5)
     session.append("x")
-    assert not server.requests["Append"][0].HasField("expected_position")
+    assert server.requests["Append"][0].expected_position == server.positions[session.id] - 1, "it asked before"
     assert session.position == server.positions[session.id]
 
 
@@ -186,7 +191,8 @@ async def test_async_session(server: FakeServer) -> None:
             assert session.position == 6 and (await session.info()).model == "counter"
             assert [info.session_id async for info in client.list_sessions()] == [session.id]
         assert not server.positions
-        assert server.requests["Generate"][0] == server.requests["Generate"][1]
+        first, second = server.requests["Generate"]
+        assert first.request_id == second.request_id and list(second.received_ids) == [2, 3]
 
 
 async def test_async_models_and_health(server: FakeServer) -> None:
@@ -212,13 +218,12 @@ def test_models_and_health(client: Client, server: FakeServer) -> None:
 
 
 def test_delivery_drops_what_was_delivered_whatever_the_pieces() -> None:
-    parcel = Delivery(retries=1)
+    parcel = Delivery()
     assert parcel.fresh(GenerateChunk(token_ids=(1, 2, 3), text="abc"))
-    assert parcel.retry(Unavailable("gone", retry_after=60.0)) == delivery.LONGEST_PAUSE
+    parcel.begin_again()
     assert parcel.fresh(GenerateChunk(token_ids=(1, 2), text="a")) is None
     half = parcel.fresh(GenerateChunk(token_ids=(3, 4), text="bcd"))
     assert half and (half.token_ids, half.text) == ((4,), "d")
-    assert parcel.retry(Unavailable("gone again")) is None
 
 
 def test_cursor_ignores_refusals_and_forgets_after_silence() -> None:

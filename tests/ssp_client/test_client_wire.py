@@ -62,7 +62,7 @@ def test_every_sampling_parameter_arrives() -> None:
     params = SamplingParams(
         temperature=0.5, top_p=0.25, top_k=3, min_p=0.125, repetition_penalty=1.5, presence_penalty=-1.0,
         frequency_penalty=0.5, max_tokens=7, min_tokens=2, stop=("a", "b"), stop_token_ids=(1, 2), ignore_eos=True,
-        seed=2**64 - 1, logit_bias={3: -1.0}, n=2,
+        seed=2**64 - 1, logit_bias={3: -1.0}, n=2, exclude_stop=True,
     )  # fmt: skip
     message = wire.sampling_to_proto(params)
     assert [descriptor.name for descriptor, _ in message.ListFields()] == [field.name for field in fields(params)]
@@ -109,6 +109,11 @@ def test_sessions_read_back() -> None:
     info = wire.session_from_proto(message)
     assert info.create_time == datetime(1970, 1, 2, tzinfo=UTC) and info.last_used_time is None
     assert info.tier is Tier.HOST and info.busy
+
+
+def test_every_task_is_known() -> None:
+    tasks = {wire.model_from_proto(models_pb2.Model(task=task)).task for task in models_pb2.Task.values()}
+    assert tasks == set(Task)
 
 
 def test_models_read_back() -> None:

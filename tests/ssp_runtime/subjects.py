@@ -62,8 +62,9 @@ from ssp_runtime.models.config import (
     NormConfig,
     NumberEmbeddingConfig,
     TokenEmbeddingConfig,
+    ValuesHeadConfig,
 )
-from ssp_runtime.models.model import CausalBackbone, LanguageModel
+from ssp_runtime.models.model import CausalBackbone, LanguageModel, SequenceRegressor
 from tests.ssp_runtime.laws import Subject
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -75,6 +76,7 @@ KERNELS = ("reference", "torch", "native", *(("triton",) if os.environ.get("TRIT
 
 MIXERS: dict[str, MixerConfig] = {
     "s6": S6Config(d_state=6),
+    "s6(normed)": S6Config(d_state=5, norm_eps=1e-3),
     "rotary_s6": RotaryS6Config(ssp=S6Config(d_state=6), turned=("B", "C", "x"), l_train=50, period=7),
     "s4d": S4DConfig(d_state=6),
     "s4d(bilinear)": S4DConfig(d_state=6, discretization="bilinear"),
@@ -82,10 +84,10 @@ MIXERS: dict[str, MixerConfig] = {
     "mamba(s4)": MambaConfig(ssp=S4Config(d_state=6)),
     "dss": DSSConfig(d_state=6, l_train=20),
     "mamba(s6)": MambaConfig(ssp=S6Config(d_state=16)),
-    "mamba(s4d)": MambaConfig(ssp=S4DConfig(d_state=6)),
+    "mamba(s4d)": MambaConfig(ssp=S4DConfig(d_state=6), bias=True, conv_bias=False),
     "simple(s6)": SimpleConfig(ssp=S6Config(d_state=6)),
     "simple(s4d)": SimpleConfig(ssp=S4DConfig(d_state=6)),
-    "mamba2": Mamba2Config(d_state=5, head_dim=3, n_groups=2),
+    "mamba2": Mamba2Config(d_state=5, head_dim=3, n_groups=2, bias=True, conv_bias=False),
     "lru": LRUConfig(d_state=5),
     "s5": S5Config(d_state=6),
     "s5(bilinear)": S5Config(d_state=10, discretization="bilinear"),
@@ -97,19 +99,28 @@ MIXERS: dict[str, MixerConfig] = {
     "mingru": MinGRUConfig(),
     "strongly_typed_rnn": StronglyTypedRNNConfig(),
     "gated_mlp": GatedMLPConfig(),
-    "hgrn": HGRNConfig(lower_bound=0.2),
+    "hgrn": HGRNConfig(lower_bound="learned"),
     "gla": GLAConfig(num_heads=3, expand_k=2, gate_rank=2),
+    "gla(convolved)": GLAConfig(num_heads=2, expand_k=1, expand_v=2, gate_rank=2, d_conv=3, output_gate=False),
     "mlstm": MLSTMConfig(num_heads=2, expand_k=5 / 3),
     "mlstm(uncapped)": MLSTMConfig(num_heads=2, expand_k=4 / 3, gate_soft_cap=None),
     "slstm": SLSTMConfig(num_heads=2),
     "slstm(no conv)": SLSTMConfig(num_heads=1, d_conv=None),
     "retnet": RetNetConfig(num_heads=3),
-    "hgrn2": HGRN2Config(expand_ratio=3),
+    "retnet(rope)": RetNetConfig(
+        num_heads=1, expand_k=2 / 3, expand_v=1, rotary="rope", normalize_scores=False, norm_weight=True
+    ),
+    "hgrn2": HGRN2Config(expand_ratio=3, lower_bound="learned"),
     "hgrn2(bounded)": HGRN2Config(expand_ratio=2, lower_bound=0.2),
     "linear_attention": LinearAttentionConfig(num_heads=2),
     "linear_attention(sums)": LinearAttentionConfig(num_heads=3, feature_map="identity", normalize=False),
+    "linear_attention(product)": LinearAttentionConfig(
+        num_heads=2, expand_k=2, feature_map="product", normalize=False, output_norm=True
+    ),
     "deltanet": DeltaNetConfig(num_heads=2, expand_v=2),
-    "deltanet-negative": DeltaNetConfig(num_heads=2, expand_v=2, d_conv=3, allow_negative_eigenvalues=True),
+    "deltanet-negative": DeltaNetConfig(
+        num_heads=2, expand_v=2, d_conv=3, allow_negative_eigenvalues=True, output_gate=True
+    ),
     "gated_deltanet": GatedDeltaNetConfig(num_heads=3, expand_k=1.5),
     "kda": KDAConfig(num_heads=2, expand_v=2),
     "rwkv4": RWKV4Config(depth=0.3),
@@ -117,7 +128,7 @@ MIXERS: dict[str, MixerConfig] = {
     "rwkv5": RWKV5Config(num_heads=2),
     "rwkv5(5.0)": RWKV5Config(num_heads=3, version="5.0"),
     "rwkv5(5.1)": RWKV5Config(num_heads=3, version="5.1"),
-    "rwkv6": RWKV6Config(num_heads=2, mix_rank=3, decay_rank=2, depth=0.3),
+    "rwkv6": RWKV6Config(num_heads=2, expand_k=2 / 3, mix_rank=3, decay_rank=2, depth=0.3),
     "rwkv6_channel_mixing": RWKV6ChannelMixingConfig(),
     "rwkv7": RWKV7Config(num_heads=2, decay_rank=2, rate_rank=3, value_rank=2, gate_rank=5),
     "rwkv7_channel_mixing": RWKV7ChannelMixingConfig(),
@@ -133,6 +144,7 @@ NONLINEAR = {
     "rwkv4",
     "rotary_s6",
     "retnet",
+    "retnet(rope)",
     "linear_attention",
     "mlstm",
     "mlstm(uncapped)",
@@ -199,6 +211,10 @@ def backbone_of_numbers() -> Subject:
     return _subject(CausalBackbone(OF_NUMBERS), numbers)
 
 
+def sequence_regressor() -> Subject:
+    return _subject(SequenceRegressor(replace(OF_NUMBERS, head=ValuesHeadConfig(d_output=2))), numbers)
+
+
 def griffin() -> Subject:
     """Every layer counts positions, and one holds a ring buffer."""
     layers = tuple(BlockConfig(mixer=MIXERS[name]) for name in ("griffin", "window_attention", "gated_mlp"))
@@ -207,7 +223,12 @@ def griffin() -> Subject:
     return replace(_subject(LanguageModel(config), token_ids), linear=False)
 
 
-MODELS = {"language model": language_model, "backbone of numbers": backbone_of_numbers, "griffin": griffin}
+MODELS = {
+    "language model": language_model,
+    "backbone of numbers": backbone_of_numbers,
+    "sequence regressor": sequence_regressor,
+    "griffin": griffin,
+}
 
 
 def numbers(batch: int, length: int, width: int = D_INPUT) -> Tensor:

@@ -1,19 +1,27 @@
 """Model folders: what is written is what is read, and what was changed is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ssp_runtime.errors import ArtifactError
+from ssp_runtime.errors import ArtifactError, InvalidRequest
 from ssp_runtime.formats import artifact
 from ssp_runtime.formats.artifact import Description
 from ssp_runtime.mixers.mamba import MambaConfig
 from ssp_runtime.mixers.s4d import S4DConfig
-from ssp_runtime.models.config import BlockConfig, LanguageModelHeadConfig, ModelConfig, TokenEmbeddingConfig
-from ssp_runtime.models.model import LanguageModel
+from ssp_runtime.models.config import (
+    BlockConfig,
+    LanguageModelHeadConfig,
+    ModelConfig,
+    NumberEmbeddingConfig,
+    TokenEmbeddingConfig,
+    ValuesHeadConfig,
+)
+from ssp_runtime.models.model import LanguageModel, SequenceRegressor
 from ssp_runtime.tokenizers import ByteTokenizer
 
 CONFIG = ModelConfig(
@@ -58,6 +66,26 @@ def test_converting_keeps_the_outputs(folder: Path, tmp_path: Path) -> None:
     assert torch.allclose(logits(converted.language_model), trained, atol=1e-6)
     with pytest.raises(ArtifactError, match="recurrent form already"):
         artifact.convert(converted, tmp_path / "again")
+
+
+def test_a_model_of_numbers_is_converted_loaded_and_warmed_up(tmp_path: Path) -> None:
+    config = replace(CONFIG, embedding=NumberEmbeddingConfig(d_input=3), head=ValuesHeadConfig(d_output=2))
+    x, model = torch.randn(1, 20, 3), SequenceRegressor(config)
+    artifact.save(tmp_path / "model", model, Description(model=config))
+    served = artifact.convert(artifact.load(tmp_path / "model"), tmp_path / "recurrent")
+    served.warm_up()
+    with torch.no_grad():
+        expected, state = model(x, model.initial_state(1))[0], served.sequence_regressor.initial_state(1)
+        for t in range(20):
+            y, state = served.sequence_regressor.step(x[:, t], state, out=state)
+            assert torch.allclose(y, expected[:, t], atol=1e-5)
+
+
+def test_a_model_is_asked_only_for_what_it_does(folder: Path) -> None:
+    with pytest.raises(InvalidRequest, match="made to generate; it cannot predict numbers"):
+        _ = artifact.load(folder).sequence_regressor
+    with pytest.raises(InvalidRequest, match="made to generate; it cannot classify"):
+        _ = artifact.load(folder).classifier
 
 
 @pytest.mark.parametrize("position", [-1, -1000])

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from ssp_runtime.errors import ArtifactError, InvalidRequest
-from ssp_runtime.formats.rwkv import load_rwkv, their_name
+from ssp_runtime.formats.foreign.rwkv import NAMES
 from ssp_runtime.formats.weights import fitting
 from ssp_runtime.mixers import MIXERS, build_layer, config_class
 from ssp_runtime.models.architectures import model_config
 from ssp_runtime.models.config import ModelConfig, TokenEmbeddingConfig, from_json, to_json
 from ssp_runtime.models.model import build_model
+from tests.ssp_runtime.test_oracle_rwkv import load_rwkv
 
 DT = "choose 0 < dt_min <= dt_max"
 WITH_STEPS = ("s4", "s4d", "s5", "s6", "dss", "mamba2")
@@ -165,7 +166,7 @@ def test_weights_that_cannot_be(given: Tensor, message: str) -> None:
 @pytest.fixture
 def rwkv() -> dict[str, Tensor]:
     model = build_model(model_config("rwkv4", d_model=8, num_layers=1, dropout=0.0, vocab_size=11))
-    return {their_name(name): parameter.detach() for name, parameter in model.named_parameters()}
+    return {NAMES.theirs(name): parameter.detach() for name, parameter in model.named_parameters()}
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -197,7 +198,7 @@ def test_a_wrong_rwkv_checkpoint(rwkv: dict[str, Tensor], name: str, tensor: Ten
 @pytest.mark.parametrize("eps", [0.0, -1.0, math.nan])
 def test_a_wrong_eps_for_an_rwkv_checkpoint(eps: float) -> None:
     model = build_model(model_config("rwkv7", d_model=8, num_layers=1, dropout=0.0, vocab_size=11))
-    weights = {their_name(name): parameter.detach() for name, parameter in model.named_parameters()}
+    weights = {NAMES.theirs(name): parameter.detach() for name, parameter in model.named_parameters()}
     weights["blocks.0.att.r_k"] = weights["blocks.0.att.r_k"].view(4, 2)
     with pytest.raises(ArtifactError, match="group_norm_eps: "):
         load_rwkv(weights, group_norm_eps=eps)

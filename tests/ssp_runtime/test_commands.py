@@ -3,7 +3,9 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from ssp_runtime import cli
 from ssp_runtime.formats.artifact import load
@@ -77,6 +79,29 @@ def test_a_dna_classifier_is_trained_from_labelled_lines(
     assert load(tmp_path / "recurrent").description.form == "recurrent"
 
 
+@pytest.mark.parametrize(("targets", "numbers"), [((), "2 in, 2 out"), (("--targets", "clean"), "1 in, 1 out")])
+def test_a_regressor_is_trained_from_tables(
+    targets: tuple[str, ...],
+    numbers: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clean = 500 + np.sin(np.arange(2000) / 3)
+    noisy = clean + np.random.default_rng(0).normal(0, 0.1, 2000)
+    data, trained, recurrent = tmp_path / "signal.csv", tmp_path / "trained", tmp_path / "recurrent"
+    np.savetxt(data, np.stack([noisy, clean], axis=1), delimiter=",", header="noisy,clean", comments="")
+    arguments = ("--task", "regression", "--architecture", "s5", "--sequence-length", "64", *targets)
+    for _ in ("trained", "taken up again at its last step"):
+        run(monkeypatch, "train", "--data", data, "--out", trained, *arguments, *SMALL)
+        assert "held-out normalized RMSE" in capsys.readouterr().out
+    run(monkeypatch, "convert", trained, recurrent)
+    assert f"{numbers} at every step" in capsys.readouterr().out
+    model = load(recurrent).sequence_regressor
+    y, _ = model.step(torch.full((1, model.d_input), 500.0), model.initial_state(1))
+    assert torch.allclose(y, torch.tensor(500.0), atol=5), "not in the numbers of the data"
+
+
 LONG = ("--data", "{tmp}/long.txt", "--out", "{tmp}/out", "--no-progress")
 BAD_FLAGS = {
     "--architecture nmae": "no architecture is called 'nmae': there are mamba",
@@ -115,6 +140,7 @@ BAD_FLAGS = {
             ("train", "--data", "{tmp}/long.txt", "--out", "{tmp}/out", "--architecture", "bidirectional-mamba"),
             "only classify",
         ),
+        (("train", "--data", "{tmp}/long.txt", "--out", "{tmp}/out", "--task", "regression"), "series of 0 steps"),
         *((("train", *LONG, *flags.split()), message) for flags, message in BAD_FLAGS.items()),
         (("train", "--data", "{tmp}/long.txt", "--out", "{tmp}/cut", *SMALL), "checkpoint.pt is damaged or of another"),
         (("verify", "{tmp}/nowhere", "--text", "{tmp}/long.txt", "--piece", "0"), "--piece at least 1"),

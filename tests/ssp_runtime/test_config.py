@@ -21,10 +21,11 @@ from ssp_runtime.models.config import (
     NormConfig,
     NumberEmbeddingConfig,
     TokenEmbeddingConfig,
+    ValuesHeadConfig,
     from_json,
     to_json,
 )
-from ssp_runtime.models.model import Classifier, LanguageModel, build_model
+from ssp_runtime.models.model import Classifier, LanguageModel, SequenceRegressor, build_model
 
 LANGUAGE_MODEL = ModelConfig(
     d_model=8,
@@ -43,12 +44,13 @@ CLASSIFIER = ModelConfig(
     head=ClassificationHeadConfig(num_classes=3),
     final_norm=None,
 )
+REGRESSOR = replace(LANGUAGE_MODEL, embedding=NumberEmbeddingConfig(d_input=2), head=ValuesHeadConfig(d_output=3))
 
 
 REQUIRED: dict[str, dict[str, int]] = {"dss": {"l_train": 32}}  # settings without a default
 
 
-@pytest.mark.parametrize("config", [LANGUAGE_MODEL, CLASSIFIER])
+@pytest.mark.parametrize("config", [LANGUAGE_MODEL, CLASSIFIER, REGRESSOR])
 def test_a_round_trip_through_json(config: ModelConfig) -> None:
     assert from_json(json.loads(json.dumps(to_json(config)))) == config
 
@@ -69,6 +71,7 @@ def test_the_architecture_in_words() -> None:
 def test_the_head_decides_what_is_built() -> None:
     assert isinstance(build_model(LANGUAGE_MODEL), LanguageModel)
     assert isinstance(build_model(CLASSIFIER), Classifier)
+    assert isinstance(build_model(REGRESSOR), SequenceRegressor)
 
 
 @pytest.mark.parametrize(
@@ -124,8 +127,9 @@ def test_conjugate_pairs_need_an_even_d_state(d_state: int) -> None:
         S4DConfig(d_state=d_state)
 
 
-def test_a_language_model_needs_causal_layers() -> None:
-    data = to_json(LANGUAGE_MODEL) | {"layers": [{"mixer": {"kind": "bidirectional_mamba"}}]}
+@pytest.mark.parametrize("config", [LANGUAGE_MODEL, REGRESSOR])
+def test_a_model_with_an_answer_at_every_step_needs_causal_layers(config: ModelConfig) -> None:
+    data = to_json(config) | {"layers": [{"mixer": {"kind": "bidirectional_mamba"}}]}
     with pytest.raises(InvalidRequest, match="needs causal layers"):
         build_model(from_json(data))
 
@@ -133,6 +137,12 @@ def test_a_language_model_needs_causal_layers() -> None:
 def test_a_language_model_embeds_tokens() -> None:
     data = to_json(LANGUAGE_MODEL) | {"embedding": {"kind": "numbers", "d_input": 2}}
     with pytest.raises(InvalidRequest, match="embeds tokens"):
+        build_model(from_json(data))
+
+
+def test_a_sequence_regressor_embeds_numbers() -> None:
+    data = to_json(REGRESSOR) | {"embedding": {"kind": "tokens", "vocab_size": 2}}
+    with pytest.raises(InvalidRequest, match="embeds numbers"):
         build_model(from_json(data))
 
 

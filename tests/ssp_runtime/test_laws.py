@@ -21,6 +21,7 @@ from ssp_runtime.models.blocks import CausalBlock
 from ssp_runtime.models.config import BlockConfig, ModelConfig
 from ssp_runtime.models.model import Classifier, LanguageModel
 from ssp_runtime.run import Run
+from ssp_runtime.state import initial_state
 from tests.ssp_runtime import subjects
 from tests.ssp_runtime.laws import (
     LAWS,
@@ -158,6 +159,14 @@ def test_the_residual_stream_is_float32_between_bfloat16_layers(monkeypatch: pyt
     monkeypatch.setattr(CausalBlock, "compute", watched)
     logits, _ = model.bfloat16()(subjects.token_ids(2, 3), model.initial_state(2))
     assert set(seen) == {torch.float32} and logits.dtype == torch.bfloat16
+
+
+@torch.no_grad()
+def test_a_regressor_with_bfloat16_weights_takes_float32_numbers() -> None:
+    model, numbers = subjects.sequence_regressor().fold.bfloat16(), subjects.numbers(2, 1)[:, 0].bfloat16()
+    state = initial_state(model.state_spec, 2, torch.bfloat16, numbers.device)
+    y, _ = model.step(numbers.float(), state)
+    assert torch.equal(y, model.step(numbers, state)[0]) and y.shape == (2, 2)
 
 
 @torch.no_grad()

@@ -189,6 +189,7 @@ def _deltanet(mixer: DeltaNet, x_BLD: Tensor, beta_range: int) -> Tensor:
     """Old values under each key are replaced, by beta, with new ones; one row, one head, one token after the other."""
     heads, outputs = mixer.heads, torch.zeros(len(x_BLD), LENGTH, 2, 6, dtype=torch.float64)
     projected = torch.cat([F.linear(x_BLD, p.weight) for p in (heads.q_proj, heads.k_proj, heads.v_proj)], dim=-1)
+    assert heads.conv1d is not None
     weight = heads.conv1d.weight
     convolved = F.silu(
         F.conv1d(projected.mT, weight, padding=weight.shape[-1] - 1, groups=len(weight))[..., :LENGTH].mT

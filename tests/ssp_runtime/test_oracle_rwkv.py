@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ssp_kernels import linear_attention
 from ssp_runtime.errors import ArtifactError
-from ssp_runtime.formats import rwkv
-from ssp_runtime.formats.rwkv import load_rwkv
+from ssp_runtime.formats.checkpoint import Pickle, Tensors
+from ssp_runtime.formats.foreign.base import assemble
+from ssp_runtime.formats.foreign.rwkv import NAMES, rwkv
 from ssp_runtime.mixers.rwkv5 import RWKV5, RWKV5Config, Version
 from ssp_runtime.mixers.rwkv6 import RWKV6, RWKV6Config
 from ssp_runtime.models.architectures import model_config
@@ -178,13 +179,13 @@ def test_a_checkpoint_makes_the_model_it_was_written_from(architecture: str, tmp
 @pytest.mark.parametrize("name", ["emb.weight", "head.weight", "blocks.1.att.key.weight", "blocks.0.ffn.key.weight"])
 def test_a_missing_tensor_is_named(architecture: str, name: str) -> None:
     _, weights = _written(architecture)
-    with pytest.raises(ArtifactError, match=f"lacks {name}"):
+    with pytest.raises(ArtifactError, match=f"lacks the tensor {name}"):
         load_rwkv({other: tensor for other, tensor in weights.items() if other != name})
 
 
 def test_what_is_no_such_checkpoint_is_refused(tmp_path: Path) -> None:
     _, weights = _written("rwkv5")
-    with pytest.raises(ArtifactError, match=r"holds blocks\.0\.att\.extra, which no RWKV of its version has"):
+    with pytest.raises(ArtifactError, match=r"holds the tensor blocks\.0\.att\.extra, which RWKV models do not have"):
         load_rwkv({**weights, "blocks.0.att.extra": torch.zeros(3)})
     with pytest.raises(ArtifactError, match=r"blocks\.1\.ln1\.weight: \(5,\) is given, \(12,\) is wanted"):
         load_rwkv({**weights, "blocks.1.ln1.weight": torch.zeros(5)})
@@ -206,6 +207,11 @@ def _oracle(name: str) -> dict[str, Any]:
 
 def _load(name: str, **options: float) -> LanguageModel:
     return load_rwkv(oracles.folder() / "rwkv" / f"tiny-rwkv-{name}.pth", **options)
+
+
+def load_rwkv(source: Path | dict[str, Tensor], **options: float) -> LanguageModel:
+    checkpoint = Pickle(source) if isinstance(source, Path) else Tensors(source)
+    return assemble(checkpoint, rwkv(**options)).language_model
 
 
 @torch.no_grad()
@@ -235,7 +241,7 @@ def _written(architecture: str) -> tuple[LanguageModel, dict[str, Tensor]]:
     torch.manual_seed(0)
     config = model_config(architecture, d_model=12, num_layers=2, dropout=0.0, vocab_size=11)
     model = randomized(LanguageModel(config)).float()
-    weights = {rwkv.their_name(name): tensor.detach() for name, tensor in model.named_parameters()}
+    weights = {NAMES.theirs(name): tensor.detach() for name, tensor in model.named_parameters()}
     for name, tensor in weights.items():
         last = name.rsplit(".", 1)[-1]
         if last in ("time_faaaa", "r_k") or (architecture, last) == ("rwkv5", "time_decay"):

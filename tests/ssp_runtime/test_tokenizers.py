@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ssp_runtime import tokenizers
 from ssp_runtime.errors import ArtifactError, InvalidRequest
-from ssp_runtime.tokenizers import ByteTokenizer, DNATokenizer
+from ssp_runtime.tokenizers import ByteTokenizer, DNATokenizer, HyenaDNATokenizer, TokenIds
 
 
 @given(st.text())
@@ -39,3 +39,19 @@ def test_a_foreign_letter_is_named_with_its_place() -> None:
 def test_an_unknown_tokenizer_is_refused() -> None:
     with pytest.raises(ArtifactError, match="tokenizer"):
         tokenizers.from_json({"kind": "words"})
+
+
+def test_the_published_dna_vocabulary_has_its_letters_after_the_special_tokens() -> None:
+    tokenizer = HyenaDNATokenizer()
+    assert tokenizer.encode("ACGTNacgtn") == [7, 8, 9, 10, 11] * 2
+    assert tokenizer.encode("RZé") == [6] * 3, "what is no letter is [UNK]"
+    assert (tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id) == (12, None, 1)
+    assert tokenizer.detokenizer().push([10, 7, 0, 1, 6, 12, 15, 7]) == "TAA"
+
+
+def test_ids_without_a_vocabulary_are_no_text() -> None:
+    tokenizer = TokenIds(40, eos_id=3)
+    assert tokenizers.from_json(tokenizer.to_json()) == tokenizer != TokenIds(41, eos_id=3)
+    assert tokenizer.detokenizer().push([1, 2]) == ""
+    with pytest.raises(InvalidRequest, match="token ids only; give it one with ssp-model convert --tokenizer"):
+        tokenizer.encode("a")

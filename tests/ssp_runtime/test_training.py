@@ -10,6 +10,7 @@ import torch
 from ssp_runtime.mixers.bidirectional import BidirectionalMambaConfig
 from ssp_runtime.mixers.mamba import MambaConfig
 from ssp_runtime.mixers.s4d import S4DConfig
+from ssp_runtime.models.architectures import regressor_config
 from ssp_runtime.models.config import (
     BlockConfig,
     ClassificationHeadConfig,
@@ -17,10 +18,12 @@ from ssp_runtime.models.config import (
     ModelConfig,
     TokenEmbeddingConfig,
 )
-from ssp_runtime.models.model import Classifier, LanguageModel
+from ssp_runtime.models.model import Classifier, LanguageModel, Model, build_model
 from ssp_runtime.training.loop import LoopConfig, train
 from ssp_runtime.training.optimizer import OptimizerConfig, build_optimizer, build_schedule
-from ssp_runtime.training.tasks import Classification, Labelled, NextToken, total_nats
+from ssp_runtime.training.regression import Regression
+from ssp_runtime.training.series import Series
+from ssp_runtime.training.tasks import Classification, Labelled, NextToken, Task, total_nats
 
 VOCAB = 8
 
@@ -72,12 +75,17 @@ def test_a_classifier_learns_which_letter_prevails() -> None:
     assert report.score.value > 0.9
 
 
-@pytest.mark.parametrize("task", ["next_token", "classification"])
+@pytest.mark.parametrize("task", ["next_token", "classification", "regression"])
 def test_a_resumed_training_is_the_uninterrupted_one_to_the_bit(task: str, tmp_path: Path) -> None:
-    def fresh() -> tuple[LanguageModel | Classifier, NextToken | Classification]:
+    def fresh() -> tuple[Model, Task]:
         if task == "next_token":
             return language_model(), next_token()
         torch.manual_seed(0)
+        if task == "regression":
+            wave = torch.sin(torch.arange(400.0))[:, None]
+            series = [Series(inputs=wave[:-1], targets=wave[1:])]
+            shape = regressor_config("mamba", d_model=8, num_layers=1, dropout=0.3, d_input=1, d_output=1)
+            return build_model(shape), Regression(series, heldout_fraction=0.1, batch_size=4, length=16)
         model = Classifier(
             ModelConfig(
                 d_model=8,
@@ -96,7 +104,7 @@ def test_a_resumed_training_is_the_uninterrupted_one_to_the_bit(task: str, tmp_p
 
     calls, uninterrupted = itertools.count(1), first_task.loss
 
-    def interrupted(model: LanguageModel | Classifier) -> torch.Tensor:
+    def interrupted(model: Model) -> torch.Tensor:
         if next(calls) == 8:
             raise KeyboardInterrupt
         return uninterrupted(model)

@@ -1,20 +1,16 @@
-"""Classifies any number of sequences with a few calls in flight, for asyncio."""
+"""Classifies any number of sequences on one stream, for asyncio."""
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
 
-from ssp_client import calls
+from ssp_client.aio.exchange import AsyncExchange
 from ssp_client.aio.transport import AsyncTransport
-from ssp_client.batching import Answer, Batch, Batcher, Budget, Outcome, isolate
-from ssp_client.errors import InvalidArgument, InvalidSequence
+from ssp_client.batching import Batch, Batcher, Budget, Outcome
+from ssp_client.errors import InvalidSequence
 from ssp_client.types import SequenceLike
-
-_InFlight: TypeAlias = InvalidSequence | tuple[Batch, "asyncio.Task[Answer]"]
+from ssp_client.window import Window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,26 +20,37 @@ class AsyncClassifier:
     transport: AsyncTransport
     model: str
     budget: Budget
-    in_flight: int
+    look_ahead: int
     timeout: float | None
     return_exceptions: bool
 
-    async def outcomes(self, sequences: Iterable[SequenceLike] | AsyncIterable[SequenceLike]) -> AsyncIterator[Outcome]:
+    async def outcomes(
+        self, sequences: Iterable[SequenceLike] | AsyncIterable[SequenceLike]
+    ) -> AsyncGenerator[Outcome, None]:
         """One outcome per sequence, in order."""
-        window: deque[_InFlight] = deque()
+        window = Window(self.look_ahead, return_exceptions=self.return_exceptions)
+        exchange = AsyncExchange(self.transport, window, model=self.model, timeout=self.timeout)
         try:
-            async for batch in self._batches(sequences):
-                window.append(batch if isinstance(batch, InvalidSequence) else (batch, self._begin(batch)))
-                if len(window) >= self.in_flight:
-                    for outcome in await self._finish(window.popleft()):
-                        yield self._checked(outcome)
-            while window:
-                for outcome in await self._finish(window.popleft()):
-                    yield self._checked(outcome)
+            async for item in self._batches(sequences):
+                if isinstance(item, Batch):
+                    window.send(item)
+                    exchange.send(item)
+                else:
+                    window.answer({item.index: item})
+                for outcome in window.take():
+                    yield outcome
+                while window.is_full:
+                    window.answer(await exchange.receive())
+                    for outcome in window.take():
+                        yield outcome
+            exchange.send_no_more()
+            while window.unanswered:
+                window.answer(await exchange.receive())
+                for outcome in window.take():
+                    yield outcome
+            await exchange.end()
         finally:
-            for item in window:
-                if isinstance(item, tuple):
-                    item[1].cancel()
+            exchange.close()
 
     async def _batches(
         self, sequences: Iterable[SequenceLike] | AsyncIterable[SequenceLike]
@@ -54,36 +61,6 @@ class AsyncClassifier:
                 yield batch
         for last in batcher.flush():
             yield last
-
-    def _begin(self, batch: Batch) -> asyncio.Task[Answer]:
-        return asyncio.create_task(self._send(batch))
-
-    async def _send(self, batch: Batch) -> Answer:
-        try:
-            return await self.transport.unary(calls.classify(batch.inputs, model=self.model), self.timeout)
-        except InvalidArgument as error:
-            return error
-
-    async def _finish(self, item: _InFlight) -> Iterable[Outcome]:
-        if isinstance(item, InvalidSequence):
-            return [item]
-        batch, task = item
-        answer = await task
-        if not isinstance(answer, InvalidArgument):
-            return answer
-        search = isolate(batch, answer, every=self.return_exceptions)
-        try:
-            half = next(search)
-            while True:
-                half = search.send(await self._send(half))
-        except StopIteration as found:
-            outcomes: list[Outcome] = found.value
-            return outcomes
-
-    def _checked(self, outcome: Outcome) -> Outcome:
-        if isinstance(outcome, InvalidSequence) and not self.return_exceptions:
-            raise outcome
-        return outcome
 
 
 async def _each(sequences: Iterable[SequenceLike] | AsyncIterable[SequenceLike]) -> AsyncIterator[SequenceLike]:

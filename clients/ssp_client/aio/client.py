@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, Unpack, overload
 
-from ssp_client import calls
+from ssp_client import calls, state_calls
 from ssp_client.aio.classify import AsyncClassifier
 from ssp_client.aio.session import AsyncSession
 from ssp_client.aio.stream import AsyncGenerateStream
@@ -19,6 +21,7 @@ from ssp_client.channel import Connection, default_target
 from ssp_client.completion import Completion, Gathering
 from ssp_client.cursor import Cursor
 from ssp_client.errors import Unavailable
+from ssp_client.files import FileLike, contents
 from ssp_client.types import (
     ModelInfo,
     Prediction,
@@ -26,10 +29,12 @@ from ssp_client.types import (
     SamplingParams,
     Score,
     SequenceLike,
+    ServerLoad,
     ServingStatus,
     SessionInfo,
     StreamOptions,
 )
+from ssp_client.window import LOOK_AHEAD
 
 
 class AsyncClient:
@@ -50,11 +55,12 @@ class AsyncClient:
         root_certificates: bytes | str | Path | None = None,
         token: str | None = None,
         timeout: float | None = None,
+        recovery_seconds: float = 30.0,
     ) -> None:
         connection = Connection(
             target=target or default_target(), tls=tls, root_certificates=root_certificates, token=token
         )
-        self._transport = AsyncTransport(connection, timeout)
+        self._transport = AsyncTransport(connection, timeout, recovery_seconds)
         self._models: dict[str, ModelInfo] = {}
 
     @property
@@ -72,11 +78,15 @@ class AsyncClient:
         expected_position: int | None = None,
         request_id: str = "",
         stream_options: StreamOptions | None = None,
+        priority: int = 0,
+        state: bytes = b"",
+        return_state: bool = False,
         timeout: float | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> AsyncGenerateStream:
         """Continues a prompt and gives the chunks as they come; as `Client.generate`."""
-        call = calls.generate(
+        make = functools.partial(
+            calls.generate,
             prompt,
             model=model,
             sampling_params=calls.sampling(sampling_params, sampling),
@@ -84,8 +94,11 @@ class AsyncClient:
             expected_position=expected_position,
             request_id=request_id,
             stream_options=stream_options,
+            priority=priority,
+            state=state,
+            return_state=return_state,
         )
-        return AsyncGenerateStream(self._transport, call, timeout=timeout)
+        return AsyncGenerateStream(self._transport, make, timeout=timeout)
 
     async def complete(
         self,
@@ -93,12 +106,22 @@ class AsyncClient:
         *,
         model: str = "",
         sampling_params: SamplingParams | None = None,
+        state: bytes = b"",
+        return_state: bool = False,
         timeout: float | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Completion:
         """Generates to the end and returns the whole."""
         gathering = Gathering()
-        stream = self.generate(prompt, model=model, sampling_params=sampling_params, timeout=timeout, **sampling)
+        stream = self.generate(
+            prompt,
+            model=model,
+            sampling_params=sampling_params,
+            state=state,
+            return_state=return_state,
+            timeout=timeout,
+            **sampling,
+        )
         async with stream:
             async for chunk in stream:
                 gathering.add(chunk)
@@ -133,55 +156,56 @@ class AsyncClient:
         batch_size: int | None = None,
         timeout: float | None = None,
     ) -> list[Prediction]:
-        """Classifies sequences, in as many calls as the model's limits ask for; as `Client.classify`."""
-        outcomes = self.iter_classify(sequences, model=model, batch_size=batch_size, timeout=timeout)
+        """Classifies sequences; as `Client.classify`."""
+        outcomes = self.classify_many(sequences, model=model, batch_size=batch_size, timeout=timeout)
         return [prediction async for prediction in outcomes]
 
     @overload
-    def iter_classify(
+    def classify_many(
         self,
         sequences: Iterable[SequenceLike] | AsyncIterable[SequenceLike],
         *,
         model: str = ...,
         batch_size: int | None = ...,
-        in_flight: int = ...,
+        look_ahead: int = ...,
         timeout: float | None = ...,
         return_exceptions: Literal[False] = ...,
     ) -> AsyncIterator[Prediction]: ...
     @overload
-    def iter_classify(
+    def classify_many(
         self,
         sequences: Iterable[SequenceLike] | AsyncIterable[SequenceLike],
         *,
         model: str = ...,
         batch_size: int | None = ...,
-        in_flight: int = ...,
+        look_ahead: int = ...,
         timeout: float | None = ...,
         return_exceptions: Literal[True],
     ) -> AsyncIterator[Outcome]: ...
-    async def iter_classify(
+    async def classify_many(
         self,
         sequences: Iterable[SequenceLike] | AsyncIterable[SequenceLike],
         *,
         model: str = "",
         batch_size: int | None = None,
-        in_flight: int = 4,
+        look_ahead: int = LOOK_AHEAD,
         timeout: float | None = None,
         return_exceptions: bool = False,
     ) -> AsyncIterator[Outcome]:
-        """Classifies any number of sequences, in order, while later calls run; as `Client.iter_classify`."""
+        """Classifies any number of sequences, in order, while later ones are computed; as `Client.classify_many`."""
         check_collection(sequences)
         info = await self._classifier(model)
         classifier = AsyncClassifier(
             transport=self._transport,
             model=info.name,
             budget=budget(info, batch_size),
-            in_flight=in_flight,
+            look_ahead=look_ahead,
             timeout=timeout,
             return_exceptions=return_exceptions,
         )
-        async for outcome in classifier.outcomes(sequences):
-            yield outcome
+        async with contextlib.aclosing(classifier.outcomes(sequences)) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
 
     async def open_session(
         self,
@@ -196,6 +220,24 @@ class AsyncClient:
         """Makes a session in the model's initial state; as `Client.open_session`."""
         call = calls.open_session(model=model, routing_key=routing_key, request_id=request_id, ttl=ttl)
         info = await self._transport.unary(call, timeout)
+        cursor = Cursor(info.session_id, check_position=check_position, status=info.status)
+        return AsyncSession(self._transport, cursor, model=info.model, owned=True)
+
+    async def import_session(
+        self,
+        file: FileLike,
+        model: str = "",
+        *,
+        routing_key: str = "",
+        request_id: str = "",
+        ttl: float | None = None,
+        check_position: bool = True,
+        timeout: float | None = None,
+    ) -> AsyncSession:
+        """Makes a session that goes on from an exported file; as `Client.import_session`."""
+        call = state_calls.import_state(model=model, routing_key=routing_key, request_id=request_id, ttl=ttl)
+        data = await asyncio.to_thread(contents, file)
+        info = await self._transport.upload(call, state_calls.import_state_bodies(call, data), timeout)
         cursor = Cursor(info.session_id, check_position=check_position, status=info.status)
         return AsyncSession(self._transport, cursor, model=info.model, owned=True)
 
@@ -224,6 +266,26 @@ class AsyncClient:
     async def model(self, name: str, *, timeout: float | None = None) -> ModelInfo:
         """One model: architecture, form, bytes per session, limits."""
         return await self._transport.unary(calls.get_model(name), timeout)
+
+    async def load_model(self, name: str, folder: str, *, timeout: float | None = None) -> ModelInfo:
+        """Has the server load a model from a folder on its disk; as `Client.load_model`."""
+        return await self._transport.unary(calls.load_model(name, folder), timeout)
+
+    async def unload_model(self, name: str, *, force: bool = False, timeout: float | None = None) -> int:
+        """Has the server free a model; as `Client.unload_model`."""
+        return await self._transport.unary(calls.unload_model(name, force=force), timeout)
+
+    async def load(self, *, timeout: float | None = None) -> ServerLoad:
+        """How busy the server and each of its models are."""
+        return await self._transport.unary(calls.get_loads(), timeout)
+
+    async def drain(self, *, timeout: float | None = None) -> int:
+        """Takes the server out of service; as `Client.drain`."""
+        return await self._transport.unary(calls.drain(resume=False), timeout)
+
+    async def resume(self, *, timeout: float | None = None) -> None:
+        """Takes a drained server back into service."""
+        await self._transport.unary(calls.drain(resume=True), timeout)
 
     async def health(self, service: str = "", *, timeout: float | None = None) -> ServingStatus:
         """grpc.health.v1: of the process, or of one service; as `Client.health`."""

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack, overload
 
 from ssp_client import calls
+from ssp_client.aio.recovery import AsyncRecovery
+from ssp_client.aio.step_stream import AsyncStepStream
 from ssp_client.aio.stream import AsyncGenerateStream
+from ssp_client.aio.transfer import download
 from ssp_client.aio.transport import AsyncTransport
 from ssp_client.completion import Completion, Gathering
-from ssp_client.cursor import AppendAnswer, Cursor
-from ssp_client.delivery import pause_before_retry
-from ssp_client.errors import NotFound, SSPError, Unavailable
+from ssp_client.cursor import Cursor
+from ssp_client.errors import NotFound, SSPError
+from ssp_client.files import FileLike, written
+from ssp_client.steps import Outputs, Steps, answers
 from ssp_client.types import (
     SamplingOptions,
     SamplingParams,
@@ -22,7 +27,9 @@ from ssp_client.types import (
     SequenceLike,
     SessionInfo,
     SessionStatus,
+    StateDtype,
     StreamOptions,
+    TopLogprobs,
     Usage,
 )
 
@@ -32,6 +39,7 @@ class AsyncSession:
 
     def __init__(self, transport: AsyncTransport, cursor: Cursor, *, model: str = "", owned: bool = False) -> None:
         self._transport, self._cursor, self._owned = transport, cursor, owned
+        self._recovery = AsyncRecovery(transport, cursor)
         self.model = model
 
     @property
@@ -55,19 +63,21 @@ class AsyncSession:
         *,
         expected_position: int | None = None,
         request_id: str = "",
+        priority: int = 0,
         timeout: float | None = None,
     ) -> Usage:
         """Folds a sequence into the state without generating."""
-        call = self._cursor.append(sequence, expected_position, request_id)
+        await self._recovery.settle()
+        call = self._cursor.append(sequence, expected_position, request_id, priority)
         try:
-            status, usage = await self._send(call, timeout)
+            status, usage = await self._recovery.unary(call, timeout)
         except asyncio.CancelledError:
             self._cursor.lose()
             raise
         except SSPError as error:
             self._cursor.failed(error)
             raise
-        self._cursor.note(status)
+        self._cursor.appended(call, status)
         return usage
 
     def generate(
@@ -78,18 +88,21 @@ class AsyncSession:
         expected_position: int | None = None,
         request_id: str = "",
         stream_options: StreamOptions | None = None,
+        priority: int = 0,
         timeout: float | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> AsyncGenerateStream:
         """Continues the session, after `prompt` if there is one; see `Client.generate`."""
-        call = self._cursor.generate(
+        make = functools.partial(
+            self._cursor.generate,
             prompt,
             sampling_params=calls.sampling(sampling_params, sampling),
             expected_position=expected_position,
             request_id=request_id,
             stream_options=stream_options,
+            priority=priority,
         )
-        return AsyncGenerateStream(self._transport, call, timeout=timeout, cursor=self._cursor)
+        return AsyncGenerateStream(self._transport, make, timeout=timeout, recovery=self._recovery)
 
     async def complete(
         self,
@@ -117,6 +130,23 @@ class AsyncSession:
         """Generates to the end and returns the text."""
         return (await self.complete(prompt, sampling_params=sampling_params, timeout=timeout, **sampling)).text
 
+    @overload
+    def step(
+        self, *, expected_position: int | None = None, timeout: float | None = None
+    ) -> AsyncStepStream[Outputs]: ...
+    @overload
+    def step(
+        self, *, top_logprobs: int, expected_position: int | None = None, timeout: float | None = None
+    ) -> AsyncStepStream[tuple[TopLogprobs, ...]]: ...
+    def step(
+        self, *, top_logprobs: int = 0, expected_position: int | None = None, timeout: float | None = None
+    ) -> AsyncStepStream[Any]:
+        """As `Session.step`, with `async with` and `await stream.send(values)`."""
+        steps: Steps[Any] = Steps(
+            self._cursor, answers(top_logprobs), top_logprobs=top_logprobs, expected_position=expected_position
+        )
+        return AsyncStepStream(self._transport, steps, timeout=timeout)
+
     async def fork(
         self,
         *,
@@ -129,15 +159,17 @@ class AsyncSession:
 
         It is closed at the end of a with-block of its own. Checkpoints stay with this one.
         """
+        await self._recovery.settle()
         call = self._cursor.fork(routing_key, expected_position, request_id)
-        info = await self._transport.unary(call, timeout)
+        info = await self._recovery.unary(call, timeout)
         return AsyncSession(self._transport, self._cursor.forked(info), model=info.model, owned=True)
 
     async def checkpoint(
         self, name: str, *, expected_position: int | None = None, timeout: float | None = None
     ) -> SessionStatus:
         """Keeps the state of now under a name, in place of an older one of that name."""
-        status = await self._transport.unary(self._cursor.checkpoint(name, expected_position), timeout)
+        await self._recovery.settle()
+        status = await self._recovery.unary(self._cursor.checkpoint(name, expected_position), timeout)
         self._cursor.note(status)
         return status
 
@@ -145,12 +177,13 @@ class AsyncSession:
         self, name: str, *, expected_position: int | None = None, timeout: float | None = None
     ) -> SessionStatus:
         """Puts the session back to a checkpoint, which stays; raises `NotFound` if there is none of that name."""
+        call, again = self._cursor.rewind(name, expected_position), calls.rewind(name, session_id=self.id)
         try:
-            status = await self._transport.unary(self._cursor.rewind(name, expected_position), timeout)
+            status = await self._recovery.unary(call, timeout, again=again)
         except SSPError as error:
             self._cursor.failed(error)
             raise
-        self._cursor.note(status)
+        self._cursor.rewound(status)
         return status
 
     async def peek(
@@ -161,15 +194,41 @@ class AsyncSession:
         timeout: float | None = None,
     ) -> tuple[Score, ...]:
         """How likely each continuation is; the session stays as it is."""
-        return await self._transport.unary(self._cursor.peek(continuations, expected_position), timeout)
+        await self._recovery.settle()
+        return await self._recovery.unary(self._cursor.peek(continuations, expected_position), timeout)
+
+    async def export(
+        self,
+        file: FileLike,
+        *,
+        checkpoint: str = "",
+        dtype: StateDtype | None = None,
+        expected_position: int | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Writes the session's state to a file; as `Session.export`."""
+        call = self._cursor.export(checkpoint, dtype, expected_position)
+        with written(file) as out:
+            return await download(self._transport, call, out, timeout)
 
     async def drop_checkpoint(self, name: str, *, timeout: float | None = None) -> None:
         """Frees a checkpoint."""
-        await self._transport.unary(calls.drop_checkpoint(name, session_id=self.id), timeout)
+        call = calls.drop_checkpoint(name, session_id=self.id)
+        await self._recovery.unary(call, timeout, again=call)
 
-    async def info(self, *, timeout: float | None = None) -> SessionInfo:
-        """Asks the server where the session stands; `position` and `version` follow."""
-        info = await self._transport.unary(calls.get_session(self.id), timeout)
+    async def commit(self, *, timeout: float | None = None) -> SessionStatus:
+        """Has the server save the session now, so that a restart does not lose it; for servers that do not by
+        themselves. Does nothing without a store."""
+        await self.info(timeout=timeout)
+        status = await self._recovery.unary(calls.commit(self.id), timeout)
+        self._cursor.settled(status)
+        return status
+
+    async def info(self, *, with_health: bool = False, timeout: float | None = None) -> SessionInfo:
+        """Asks the server where the session stands, and how large its state's numbers are if that is wanted; `position`
+        and `version` follow."""
+        await self._recovery.settle()
+        info = await self._recovery.info(timeout, with_health=with_health)
         self._cursor.note(info.status)
         self.model = info.model
         return info
@@ -177,7 +236,8 @@ class AsyncSession:
     async def close(self, *, timeout: float | None = None) -> SessionStatus:
         """Ends the session and frees its state; the answer is where it stood."""
         self._owned = False
-        status = await self._transport.unary(calls.close_session(self.id), timeout)
+        call = calls.close_session(self.id)
+        status = await self._recovery.unary(call, timeout, again=call)
         self._cursor.note(status)
         return status
 
@@ -185,13 +245,6 @@ class AsyncSession:
         """Lets the session outlive its block; returns the id to take it up again."""
         self._owned = False
         return self.id
-
-    async def _send(self, call: calls.Call[AppendAnswer], timeout: float | None) -> AppendAnswer:
-        try:
-            return await self._transport.unary(call, timeout)
-        except Unavailable as error:
-            await asyncio.sleep(pause_before_retry(error))
-            return await self._transport.unary(call, timeout)
 
     async def __aenter__(self) -> Self:
         return self

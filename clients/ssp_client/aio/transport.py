@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
@@ -24,10 +24,10 @@ class AsyncByteStream(Protocol):
 
 
 class AsyncTransport:
-    """One connection, of the event loop that makes the first call. `timeout` is as in `Transport`."""
+    """One connection, of the event loop that makes the first call; the arguments are those of `Transport`."""
 
-    def __init__(self, connection: Connection, timeout: float | None) -> None:
-        self.target = connection.target
+    def __init__(self, connection: Connection, timeout: float | None, recovery_seconds: float) -> None:
+        self.target, self.recovery_seconds = connection.target, recovery_seconds
         self._connection = connection
         self._timeout = timeout
 
@@ -43,6 +43,19 @@ class AsyncTransport:
         """Starts a stream of messages."""
         method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(call.path)
         return method(call.body, **self._with(call, timeout))
+
+    async def upload(self, call: Call[T], bodies: Iterator[bytes], timeout: float | None = None) -> T:
+        """Sends a stream of messages and waits for the answer."""
+        method: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = self._channel.stream_unary(call.path)
+        try:
+            return call.parse(await method(bodies, **self._with(call, timeout)))
+        except grpc.aio.AioRpcError as error:
+            raise self.exception(error) from error
+
+    def exchange(self, call: Call[T], bodies: AsyncIterator[bytes], timeout: float | None = None) -> AsyncByteStream:
+        """Starts a stream both ways."""
+        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(call.path)
+        return method(bodies, **self._with(call, timeout))
 
     def exception(self, error: grpc.aio.AioRpcError) -> SSPError:
         """What a failed call means."""

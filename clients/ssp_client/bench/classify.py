@@ -32,13 +32,13 @@ class Throughput:
 
 
 def measure(
-    client: Client, model: ModelInfo, *, length: int, count: int, batch_size: int | None, in_flight: int, seed: int
+    client: Client, model: ModelInfo, *, length: int, count: int, batch_size: int | None, look_ahead: int, seed: int
 ) -> Throughput:
     """Classifies `count` random sequences of `length`, after one batch to warm up."""
     make = random_ids if model.vocab_size else random_vectors
     sequences = make(model, count, length, np.random.default_rng(seed))
     client.classify(sequences[: batch_size or 8], model=model.name, batch_size=batch_size)
     start = time.perf_counter()
-    for _ in client.iter_classify(sequences, model=model.name, batch_size=batch_size, in_flight=in_flight):
+    for _ in client.classify_many(sequences, model=model.name, batch_size=batch_size, look_ahead=look_ahead):
         pass
     return Throughput(length=length, sequences=count, seconds=time.perf_counter() - start)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Protocol, TypeAlias, cast
 
 import tyro
 
-from ssp_client.cli import classify, generate, health, models, score, sessions
+from ssp_client.cli import admin, classify, generate, health, models, score, sessions, step, transfer
 from ssp_client.cli.bench import classify as bench_classify
 from ssp_client.cli.bench import generate as bench_generate
 from ssp_client.cli.bench import position as bench_position
@@ -32,18 +32,23 @@ COMMANDS: Commands = {
     "generate": generate.Generate,
     "classify": classify.Classify,
     "score": score.Score,
-    "models": models.Models,
+    "step": step.Step,
+    "models": {"list": models.List, "load": models.Load, "unload": models.Unload},
     "sessions": {
         "open": sessions.Open,
         "append": sessions.Append,
         "fork": sessions.Fork,
         "checkpoint": sessions.Checkpoint,
         "rewind": sessions.Rewind,
+        "commit": sessions.Commit,
         "peek": sessions.Peek,
+        "export": transfer.Export,
+        "import": transfer.Import,
         "get": sessions.Get,
         "list": sessions.List,
         "close": sessions.Close,
     },
+    "admin": {"loads": admin.Loads, "drain": admin.Drain},
     "health": health.Health,
     "bench": {
         "generate": bench_generate.Generate,
@@ -53,9 +58,13 @@ COMMANDS: Commands = {
     },
 }
 GROUPS = {
+    "models": "See the server's models, load and unload them; `ssp models NAME` means `ssp models list NAME`.",
+    "admin": "Look after a server: how busy it is, out of service and back.",
     "sessions": "Make, feed, look at and end sessions: states on the server that outlive calls.",
     "bench": "Measure a running server; `ssp bench --num-prompts 50` means `ssp bench generate --num-prompts 50`.",
 }
+# What a group means where no command of it is named.
+DEFAULTS = {"models": "list", "bench": "generate"}
 OVERVIEW = """Talk to an ssp server: generate text, classify sequences, keep sessions, measure.
 
 examples:
@@ -89,7 +98,7 @@ def run(argv: Sequence[str]) -> int:
 
 def parse(argv: Sequence[str]) -> Command:
     """The command with its flags."""
-    path, rest = [], _with_default_bench(argv)
+    path, rest = [], _with_default(argv)
     found: type[Command] | Commands = COMMANDS
     while isinstance(found, Mapping) and rest and rest[0] in found:
         path.append(rest[0])
@@ -103,9 +112,11 @@ def parse(argv: Sequence[str]) -> Command:
     return cast(Command, chosen)
 
 
-def _with_default_bench(argv: Sequence[str]) -> list[str]:
-    if argv[:1] == ["bench"] and (len(argv) == 1 or (argv[1].startswith("-") and argv[1] not in ("-h", "--help"))):
-        return ["bench", "generate", *argv[1:]]
+def _with_default(argv: Sequence[str]) -> list[str]:
+    group, *rest = argv or ("",)
+    commands = COMMANDS.get(group)
+    if group in DEFAULTS and isinstance(commands, Mapping) and (not rest or rest[0] not in (*commands, "-h", "--help")):
+        return [group, DEFAULTS[group], *rest]
     return list(argv)
 
 

@@ -12,7 +12,7 @@ import tyro
 from tyro.conf import Positional
 
 from ssp_client.cli.connection import ModelName, OptionalInt, OptionalPath, Server
-from ssp_client.cli.output import note, whole_file
+from ssp_client.cli.output import note, text_file
 from ssp_client.cli.predictions import WRITERS
 from ssp_client.cli.records import Format, Record, read_all
 from ssp_client.client import Client
@@ -47,7 +47,7 @@ class Classify:
     out: OptionalPath = None
     """Write to this file, which appears only when all is done, instead of stdout."""
     batch_size: OptionalInt = None
-    """Sequences per call."""
+    """Sequences per message."""
     invalid: Literal["fail", "skip"] = "fail"
     """What to do about a sequence the model cannot read."""
     server: Server = field(default_factory=Server)
@@ -59,7 +59,7 @@ class Classify:
         shown = self.out is not None or not sys.stdout.isatty()
         with (
             self.server.client() as client,
-            whole_file(self.out) as file,
+            text_file(self.out) as file,
             progress_bar(total=None, unit="seq", enabled=shown) as bar,
         ):
             writer = WRITERS[self.output](file)
@@ -92,8 +92,8 @@ class Classify:
 
     def _classify(self, client: Client, sequences: Iterator[str]) -> Iterator[Prediction | InvalidSequence]:
         if self.invalid == "skip":
-            return client.iter_classify(sequences, model=self.model, batch_size=self.batch_size, return_exceptions=True)
-        return client.iter_classify(sequences, model=self.model, batch_size=self.batch_size)
+            return client.classify_many(sequences, model=self.model, batch_size=self.batch_size, return_exceptions=True)
+        return client.classify_many(sequences, model=self.model, batch_size=self.batch_size)
 
 
 def _skip(record: Record, error: InvalidSequence, skipped: list[Record]) -> None:

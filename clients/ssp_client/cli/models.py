@@ -10,12 +10,12 @@ import tyro
 from tyro.conf import Positional
 
 from ssp_client.cli.connection import Server
-from ssp_client.cli.output import in_bytes, table
+from ssp_client.cli.output import in_bytes, note, table
 from ssp_client.types import ModelInfo
 
 
 @dataclass(frozen=True, kw_only=True)
-class Models:
+class List:
     """List the server's models, or tell everything about one.
 
     examples:
@@ -40,6 +40,50 @@ class Models:
             print(_details(found))
         else:
             print(_overview(found))
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """Have the server load a model from a folder on its disk; only for its administrator.
+
+    examples:
+      ssp models load chat /models/chat
+    """
+
+    name: Annotated[Positional[str], tyro.conf.arg(metavar="NAME")]
+    """What requests will call it."""
+    folder: Annotated[Positional[str], tyro.conf.arg(metavar="FOLDER")]
+    """A model folder on the server's disk, below one that its --model-root allows."""
+    server: Server = field(default_factory=Server)
+
+    def run(self) -> int:
+        """Says what was loaded."""
+        with self.server.client() as client:
+            model = client.load_model(self.name, self.folder)
+        note(f"loaded {model.name}: {model.architecture}, {_count(model.num_parameters)} parameters")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unload:
+    """Have the server free a model once its calls have ended; only for its administrator.
+
+    examples:
+      ssp models unload chat
+    """
+
+    name: Annotated[Positional[str], tyro.conf.arg(metavar="NAME")]
+    """The model."""
+    force: bool = False
+    """Close its sessions, whose states are lost."""
+    server: Server = field(default_factory=Server)
+
+    def run(self) -> int:
+        """Says how many sessions were closed."""
+        with self.server.client() as client:
+            closed = client.unload_model(self.name, force=self.force)
+        note(f"unloaded {self.name}, {closed} sessions closed")
         return 0
 
 

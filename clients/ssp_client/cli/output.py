@@ -1,14 +1,15 @@
-"""What commands print: tables, and files that appear whole or not at all."""
+"""What commands print, and where to."""
 
 from __future__ import annotations
 
 import contextlib
-import os
+import io
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
+
+from ssp_client.files import whole_file
 
 
 def note(line: str) -> None:
@@ -37,23 +38,12 @@ def in_bytes(count: float) -> str:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path | None) -> Iterator[TextIO]:
+def text_file(path: Path | None) -> Iterator[TextIO]:
     """Writes to stdout, or to a file that takes the name `path` only if the block ends well."""
     if path is None:
         yield sys.stdout
         return
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            yield file
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with whole_file(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        yield text
+        text.detach()

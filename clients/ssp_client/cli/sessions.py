@@ -121,6 +121,21 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Commit:
+    """Have the server save a session now, so that its restart does not lose it."""
+
+    session_id: SessionId
+    """The session."""
+    server: Server = field(default_factory=Server)
+
+    def run(self) -> int:
+        """Tells what is saved."""
+        with self.server.client() as client:
+            note(f"saved up to position {client.session(self.session_id).commit().committed_position}")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rewind:
     """Put a session back to a checkpoint; `ssp sessions get ID` lists them."""
 
@@ -164,12 +179,14 @@ class Get:
 
     session_id: SessionId
     """The session."""
+    health: bool = False
+    """Tell how large the numbers of its state are, too."""
     server: Server = field(default_factory=Server)
 
     def run(self) -> int:
         """Prints what the server knows."""
         with self.server.client() as client:
-            print(_json(client.session(self.session_id).info()))
+            print(_json(client.session(self.session_id).info(with_health=self.health)))
         return 0
 
 

@@ -52,7 +52,7 @@ def write(
     out: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
     """The ring with the token in its slot, in `out` if given."""
-    place = (torch.arange(len(position_B), device=position_B.device), position_B % ring[0].shape[1])
+    place = (torch.arange(position_B.shape[0], device=position_B.device), position_B % ring[0].shape[1])
     if out is None:
         return ring[0].index_put(place, k_BGK), ring[1].index_put(place, v_BGV)
     for buffer, target, token in zip(ring, out, (k_BGK, v_BGV), strict=True):

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from ssp.v1 import common_pb2 as ssp_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bssp/v1/classification.proto\x12\x06ssp.v1\x1a\x13ssp/v1/common.proto\"[\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12%\n\x06inputs\x18\x02 \x03(\x0b\x32\x15.ssp.v1.SequenceInput\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"}\n\x10\x43lassifyResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06labels\x18\x02 \x03(\t\x12\'\n\x0bpredictions\x18\x03 \x03(\x0b\x32\x12.ssp.v1.Prediction\x12\x1c\n\x05usage\x18\x04 \x01(\x0b\x32\r.ssp.v1.Usage\"V\n\nPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\x15\n\rprobabilities\x18\x02 \x03(\x02\x12\x0e\n\x06logits\x18\x03 \x03(\x02\x12\x12\n\nnum_tokens\x18\x04 \x01(\x04\x32O\n\x0e\x43lassification\x12=\n\x08\x43lassify\x12\x17.ssp.v1.ClassifyRequest\x1a\x18.ssp.v1.ClassifyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bssp/v1/classification.proto\x12\x06ssp.v1\x1a\x13ssp/v1/common.proto\"[\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12%\n\x06inputs\x18\x02 \x03(\x0b\x32\x15.ssp.v1.SequenceInput\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"}\n\x10\x43lassifyResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06labels\x18\x02 \x03(\t\x12\'\n\x0bpredictions\x18\x03 \x03(\x0b\x32\x12.ssp.v1.Prediction\x12\x1c\n\x05usage\x18\x04 \x01(\x0b\x32\r.ssp.v1.Usage\"P\n\x13\x43lassifyManyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12*\n\tsequences\x18\x02 \x03(\x0b\x32\x17.ssp.v1.IndexedSequence\"F\n\x0fIndexedSequence\x12\r\n\x05index\x18\x01 \x01(\x04\x12$\n\x05input\x18\x02 \x01(\x0b\x32\x15.ssp.v1.SequenceInput\"N\n\x14\x43lassifyManyResponse\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12&\n\x07results\x18\x02 \x03(\x0b\x32\x15.ssp.v1.IndexedResult\"d\n\rIndexedResult\x12\r\n\x05index\x18\x01 \x01(\x04\x12(\n\nprediction\x18\x02 \x01(\x0b\x32\x12.ssp.v1.PredictionH\x00\x12\x0f\n\x05\x65rror\x18\x03 \x01(\tH\x00\x42\t\n\x07outcome\"V\n\nPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\x15\n\rprobabilities\x18\x02 \x03(\x02\x12\x0e\n\x06logits\x18\x03 \x03(\x02\x12\x12\n\nnum_tokens\x18\x04 \x01(\x04\x32\x9e\x01\n\x0e\x43lassification\x12=\n\x08\x43lassify\x12\x17.ssp.v1.ClassifyRequest\x1a\x18.ssp.v1.ClassifyResponse\x12M\n\x0c\x43lassifyMany\x12\x1b.ssp.v1.ClassifyManyRequest\x1a\x1c.ssp.v1.ClassifyManyResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLASSIFYREQUEST']._serialized_end=151
   _globals['_CLASSIFYRESPONSE']._serialized_start=153
   _globals['_CLASSIFYRESPONSE']._serialized_end=278
-  _globals['_PREDICTION']._serialized_start=280
-  _globals['_PREDICTION']._serialized_end=366
-  _globals['_CLASSIFICATION']._serialized_start=368
-  _globals['_CLASSIFICATION']._serialized_end=447
+  _globals['_CLASSIFYMANYREQUEST']._serialized_start=280
+  _globals['_CLASSIFYMANYREQUEST']._serialized_end=360
+  _globals['_INDEXEDSEQUENCE']._serialized_start=362
+  _globals['_INDEXEDSEQUENCE']._serialized_end=432
+  _globals['_CLASSIFYMANYRESPONSE']._serialized_start=434
+  _globals['_CLASSIFYMANYRESPONSE']._serialized_end=512
+  _globals['_INDEXEDRESULT']._serialized_start=514
+  _globals['_INDEXEDRESULT']._serialized_end=614
+  _globals['_PREDICTION']._serialized_start=616
+  _globals['_PREDICTION']._serialized_end=702
+  _globals['_CLASSIFICATION']._serialized_start=705
+  _globals['_CLASSIFICATION']._serialized_end=863
 # @@protoc_insertion_point(module_scope)

@@ -39,6 +39,11 @@ class ClassificationStub:
                 request_serializer=ssp_dot_v1_dot_classification__pb2.ClassifyRequest.SerializeToString,
                 response_deserializer=ssp_dot_v1_dot_classification__pb2.ClassifyResponse.FromString,
                 _registered_method=True)
+        self.ClassifyMany = channel.stream_stream(
+                '/ssp.v1.Classification/ClassifyMany',
+                request_serializer=ssp_dot_v1_dot_classification__pb2.ClassifyManyRequest.SerializeToString,
+                response_deserializer=ssp_dot_v1_dot_classification__pb2.ClassifyManyResponse.FromString,
+                _registered_method=True)
 
 
 class ClassificationServicer:
@@ -52,6 +57,16 @@ class ClassificationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ClassifyMany(self, request_iterator, context):
+        """Classifies any number of sequences on one stream. Each is answered once, in any order, told apart by its index; one
+        that cannot be classified gets an error and disturbs no other. The server stops reading while as much as it may hold
+        is under way, and ends the stream when the client has ended its side and every sequence is answered. If it drains, it
+        reads no further, answers what it has read, and ends with UNAVAILABLE; a cancelled stream computes nothing more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClassificationServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -59,6 +74,11 @@ def add_ClassificationServicer_to_server(servicer, server):
                     servicer.Classify,
                     request_deserializer=ssp_dot_v1_dot_classification__pb2.ClassifyRequest.FromString,
                     response_serializer=ssp_dot_v1_dot_classification__pb2.ClassifyResponse.SerializeToString,
+            ),
+            'ClassifyMany': grpc.stream_stream_rpc_method_handler(
+                    servicer.ClassifyMany,
+                    request_deserializer=ssp_dot_v1_dot_classification__pb2.ClassifyManyRequest.FromString,
+                    response_serializer=ssp_dot_v1_dot_classification__pb2.ClassifyManyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -88,6 +108,33 @@ class Classification:
             '/ssp.v1.Classification/Classify',
             ssp_dot_v1_dot_classification__pb2.ClassifyRequest.SerializeToString,
             ssp_dot_v1_dot_classification__pb2.ClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClassifyMany(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/ssp.v1.Classification/ClassifyMany',
+            ssp_dot_v1_dot_classification__pb2.ClassifyManyRequest.SerializeToString,
+            ssp_dot_v1_dot_classification__pb2.ClassifyManyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,12 @@ class ClassificationStub:
     """Classifies a batch of sequences of any lengths. A sequence's result does not depend on its batch mates.
     INVALID_ARGUMENT names the first sequence that cannot be classified and why; then none is.
     """
+    ClassifyMany: _grpc.StreamStreamMultiCallable[_classification_pb2.ClassifyManyRequest, _classification_pb2.ClassifyManyResponse]
+    """Classifies any number of sequences on one stream. Each is answered once, in any order, told apart by its index; one
+    that cannot be classified gets an error and disturbs no other. The server stops reading while as much as it may hold
+    is under way, and ends the stream when the client has ended its side and every sequence is answered. If it drains, it
+    reads no further, answers what it has read, and ends with UNAVAILABLE; a cancelled stream computes nothing more.
+    """
 
 @_typing.type_check_only
 class ClassificationAsyncStub(ClassificationStub):
@@ -42,6 +48,12 @@ class ClassificationAsyncStub(ClassificationStub):
     Classify: _aio.UnaryUnaryMultiCallable[_classification_pb2.ClassifyRequest, _classification_pb2.ClassifyResponse]  # type: ignore[assignment]
     """Classifies a batch of sequences of any lengths. A sequence's result does not depend on its batch mates.
     INVALID_ARGUMENT names the first sequence that cannot be classified and why; then none is.
+    """
+    ClassifyMany: _aio.StreamStreamMultiCallable[_classification_pb2.ClassifyManyRequest, _classification_pb2.ClassifyManyResponse]  # type: ignore[assignment]
+    """Classifies any number of sequences on one stream. Each is answered once, in any order, told apart by its index; one
+    that cannot be classified gets an error and disturbs no other. The server stops reading while as much as it may hold
+    is under way, and ends the stream when the client has ended its side and every sequence is answered. If it drains, it
+    reads no further, answers what it has read, and ends with UNAVAILABLE; a cancelled stream computes nothing more.
     """
 
 class ClassificationServicer(metaclass=_abc_1.ABCMeta):
@@ -53,6 +65,18 @@ class ClassificationServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_classification_pb2.ClassifyResponse, _abc.Awaitable[_classification_pb2.ClassifyResponse]]:
         """Classifies a batch of sequences of any lengths. A sequence's result does not depend on its batch mates.
         INVALID_ARGUMENT names the first sequence that cannot be classified and why; then none is.
+        """
+
+    @_abc_1.abstractmethod
+    def ClassifyMany(
+        self,
+        request_iterator: _MaybeAsyncIterator[_classification_pb2.ClassifyManyRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_classification_pb2.ClassifyManyResponse], _abc.AsyncIterator[_classification_pb2.ClassifyManyResponse]]:
+        """Classifies any number of sequences on one stream. Each is answered once, in any order, told apart by its index; one
+        that cannot be classified gets an error and disturbs no other. The server stops reading while as much as it may hold
+        is under way, and ends the stream when the client has ended its side and every sequence is answered. If it drains, it
+        reads no further, answers what it has read, and ends with UNAVAILABLE; a cancelled stream computes nothing more.
         """
 
 def add_ClassificationServicer_to_server(servicer: ClassificationServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13ssp/v1/common.proto\x12\x06ssp.v1\"v\n\rSequenceInput\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12%\n\tinput_ids\x18\x02 \x01(\x0b\x32\x10.ssp.v1.TokenIdsH\x00\x12&\n\x06values\x18\x03 \x01(\x0b\x32\x14.ssp.v1.PackedFloatsH\x00\x42\x06\n\x04kind\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"+\n\x0cPackedFloats\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\r\n\x05width\x18\x02 \x01(\r\"\xf3\x04\n\x0eSamplingParams\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x08 \x01(\rH\x07\x88\x01\x01\x12\x17\n\nmin_tokens\x18\t \x01(\rH\x08\x88\x01\x01\x12\x0c\n\x04stop\x18\n \x03(\t\x12\x16\n\x0estop_token_ids\x18\x0b \x03(\r\x12\x17\n\nignore_eos\x18\x0c \x01(\x08H\t\x88\x01\x01\x12\x11\n\x04seed\x18\r \x01(\x04H\n\x88\x01\x01\x12\x39\n\nlogit_bias\x18\x0e \x03(\x0b\x32%.ssp.v1.SamplingParams.LogitBiasEntry\x12\x0e\n\x01n\x18\x0f \x01(\rH\x0b\x88\x01\x01\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\r\n\x0b_max_tokensB\r\n\x0b_min_tokensB\r\n\x0b_ignore_eosB\x07\n\x05_seedB\x04\n\x02_n\"P\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x04\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x04\x12\x15\n\rcached_tokens\x18\x03 \x01(\x04\",\n\x05Score\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x10\n\x08logprobs\x18\x02 \x03(\x02\"b\n\rSessionStatus\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x04\x12\x1a\n\x12\x63ommitted_position\x18\x03 \x01(\x04\x12\x0f\n\x07version\x18\x04 \x01(\x04*\x91\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x17\n\x13\x46INISH_REASON_ABORT\x10\x03\x12\x17\n\x13\x46INISH_REASON_ERROR\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13ssp/v1/common.proto\x12\x06ssp.v1\"v\n\rSequenceInput\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12%\n\tinput_ids\x18\x02 \x01(\x0b\x32\x10.ssp.v1.TokenIdsH\x00\x12&\n\x06values\x18\x03 \x01(\x0b\x32\x14.ssp.v1.PackedFloatsH\x00\x42\x06\n\x04kind\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"+\n\x0cPackedFloats\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\r\n\x05width\x18\x02 \x01(\r\"\x9f\x05\n\x0eSamplingParams\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x08 \x01(\rH\x07\x88\x01\x01\x12\x17\n\nmin_tokens\x18\t \x01(\rH\x08\x88\x01\x01\x12\x0c\n\x04stop\x18\n \x03(\t\x12\x16\n\x0estop_token_ids\x18\x0b \x03(\r\x12\x17\n\nignore_eos\x18\x0c \x01(\x08H\t\x88\x01\x01\x12\x11\n\x04seed\x18\r \x01(\x04H\n\x88\x01\x01\x12\x39\n\nlogit_bias\x18\x0e \x03(\x0b\x32%.ssp.v1.SamplingParams.LogitBiasEntry\x12\x0e\n\x01n\x18\x0f \x01(\rH\x0b\x88\x01\x01\x12\x19\n\x0c\x65xclude_stop\x18\x10 \x01(\x08H\x0c\x88\x01\x01\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\r\n\x0b_max_tokensB\r\n\x0b_min_tokensB\r\n\x0b_ignore_eosB\x07\n\x05_seedB\x04\n\x02_nB\x0f\n\r_exclude_stop\"P\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x04\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x04\x12\x15\n\rcached_tokens\x18\x03 \x01(\x04\",\n\x05Score\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x10\n\x08logprobs\x18\x02 \x03(\x02\"b\n\rSessionStatus\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x04\x12\x1a\n\x12\x63ommitted_position\x18\x03 \x01(\x04\x12\x0f\n\x07version\x18\x04 \x01(\x04*\x91\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x17\n\x13\x46INISH_REASON_ABORT\x10\x03\x12\x17\n\x13\x46INISH_REASON_ERROR\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._loaded_options = None
   _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_options = b'8\001'
-  _globals['_FINISHREASON']._serialized_start=1080
-  _globals['_FINISHREASON']._serialized_end=1225
+  _globals['_FINISHREASON']._serialized_start=1124
+  _globals['_FINISHREASON']._serialized_end=1269
   _globals['_SEQUENCEINPUT']._serialized_start=31
   _globals['_SEQUENCEINPUT']._serialized_end=149
   _globals['_TOKENIDS']._serialized_start=151
@@ -42,13 +42,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PACKEDFLOATS']._serialized_start=176
   _globals['_PACKEDFLOATS']._serialized_end=219
   _globals['_SAMPLINGPARAMS']._serialized_start=222
-  _globals['_SAMPLINGPARAMS']._serialized_end=849
-  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_start=629
-  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_end=677
-  _globals['_USAGE']._serialized_start=851
-  _globals['_USAGE']._serialized_end=931
-  _globals['_SCORE']._serialized_start=933
-  _globals['_SCORE']._serialized_end=977
-  _globals['_SESSIONSTATUS']._serialized_start=979
-  _globals['_SESSIONSTATUS']._serialized_end=1077
+  _globals['_SAMPLINGPARAMS']._serialized_end=893
+  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_start=656
+  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_end=704
+  _globals['_USAGE']._serialized_start=895
+  _globals['_USAGE']._serialized_end=975
+  _globals['_SCORE']._serialized_start=977
+  _globals['_SCORE']._serialized_end=1021
+  _globals['_SESSIONSTATUS']._serialized_start=1023
+  _globals['_SESSIONSTATUS']._serialized_end=1121
 # @@protoc_insertion_point(module_scope)

@@ -30,6 +30,10 @@ class GenerateRequest(_message.Message):
     EXPECTED_POSITION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     STREAM_OPTIONS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    RECEIVED_IDS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    RETURN_STATE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name (Models.ListModels). May be empty with a session, or if the server has one model that generates."""
     session_id: _builtins.str
@@ -39,6 +43,17 @@ class GenerateRequest(_message.Message):
     request_id: _builtins.str
     """Names this call. If the session's last call has the same name, it is not repeated: its tokens are returned again,
     and what it had left to do when it was cut short is done. This is looked at before expected_position. Default: made by the server. At most 128 characters.
+    """
+    priority: _builtins.int
+    """Calls of a lower number get a slot first, and take it from those of a higher one. Default 0."""
+    state: _builtins.bytes
+    """Go on from this state, which an earlier response of this server, or of one with the same key, returned. Not on a
+    session, and n must be 1. INVALID_ARGUMENT {STATE_NOT_SEALED}: it was changed, or sealed for somebody else or with
+    another key; the client must begin anew.
+    """
+    return_state: _builtins.bool
+    """Return the state after the last token. Not on a session, and n must be 1. INVALID_ARGUMENT: the model's states may
+    be larger than a message (Model.limits.max_message_bytes).
     """
     @_builtins.property
     def input(self) -> _common_pb2.SequenceInput:
@@ -50,6 +65,12 @@ class GenerateRequest(_message.Message):
     def stream_options(self) -> Global___StreamOptions:
         """How tokens are put together into messages."""
 
+    @_builtins.property
+    def received_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Tokens that this very call has brought before, as far as the client received them. A server that lost them takes
+        them as they are instead of drawing again; the response begins with them all the same.
+        """
+
     def __init__(
         self,
         *,
@@ -60,10 +81,14 @@ class GenerateRequest(_message.Message):
         expected_position: _builtins.int | None = ...,
         request_id: _builtins.str = ...,
         stream_options: Global___StreamOptions | None = ...,
+        priority: _builtins.int = ...,
+        received_ids: _abc.Iterable[_builtins.int] | None = ...,
+        state: _builtins.bytes = ...,
+        return_state: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "expected_position", b"expected_position", "input", b"input", "sampling_params", b"sampling_params", "stream_options", b"stream_options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "expected_position", b"expected_position", "input", b"input", "model", b"model", "request_id", b"request_id", "sampling_params", b"sampling_params", "session_id", b"session_id", "stream_options", b"stream_options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "expected_position", b"expected_position", "input", b"input", "model", b"model", "priority", b"priority", "received_ids", b"received_ids", "request_id", b"request_id", "return_state", b"return_state", "sampling_params", b"sampling_params", "session_id", b"session_id", "state", b"state", "stream_options", b"stream_options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_position: _TypeAlias = _typing.Literal["expected_position"]  # noqa: Y015
     _WhichOneofArgType__expected_position: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position"]  # noqa: Y015
@@ -77,28 +102,36 @@ class StreamOptions(_message.Message):
 
     MAX_CHUNK_TOKENS_FIELD_NUMBER: _builtins.int
     MAX_CHUNK_DELAY_MS_FIELD_NUMBER: _builtins.int
+    MAX_AHEAD_FIELD_NUMBER: _builtins.int
     max_chunk_tokens: _builtins.int
     """Send a message when this many tokens wait. 1 to 1,024, of which 32 are ever waited for: the engine runs no further
     ahead of its reader. Default 8.
     """
     max_chunk_delay_ms: _builtins.int
     """Send a message when the oldest waiting token is this old, in milliseconds. At most 60,000. The first token
-    goes at once. Default 20.
+    goes at once. Default 20, or 2 for each stream that the server has if that is more.
     """
+    max_ahead: _builtins.int
+    """Tokens that may be computed and not yet received. 1 to 32. Default 32."""
     def __init__(
         self,
         *,
         max_chunk_tokens: _builtins.int | None = ...,
         max_chunk_delay_ms: _builtins.int | None = ...,
+        max_ahead: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_chunk_delay_ms", b"_max_chunk_delay_ms", "_max_chunk_tokens", b"_max_chunk_tokens", "max_chunk_delay_ms", b"max_chunk_delay_ms", "max_chunk_tokens", b"max_chunk_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_ahead", b"_max_ahead", "_max_chunk_delay_ms", b"_max_chunk_delay_ms", "_max_chunk_tokens", b"_max_chunk_tokens", "max_ahead", b"max_ahead", "max_chunk_delay_ms", b"max_chunk_delay_ms", "max_chunk_tokens", b"max_chunk_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_chunk_delay_ms", b"_max_chunk_delay_ms", "_max_chunk_tokens", b"_max_chunk_tokens", "max_chunk_delay_ms", b"max_chunk_delay_ms", "max_chunk_tokens", b"max_chunk_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_ahead", b"_max_ahead", "_max_chunk_delay_ms", b"_max_chunk_delay_ms", "_max_chunk_tokens", b"_max_chunk_tokens", "max_ahead", b"max_ahead", "max_chunk_delay_ms", b"max_chunk_delay_ms", "max_chunk_tokens", b"max_chunk_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_ahead: _TypeAlias = _typing.Literal["max_ahead"]  # noqa: Y015
+    _WhichOneofArgType__max_ahead: _TypeAlias = _typing.Literal["_max_ahead", b"_max_ahead"]  # noqa: Y015
     _WhichOneofReturnType__max_chunk_delay_ms: _TypeAlias = _typing.Literal["max_chunk_delay_ms"]  # noqa: Y015
     _WhichOneofArgType__max_chunk_delay_ms: _TypeAlias = _typing.Literal["_max_chunk_delay_ms", b"_max_chunk_delay_ms"]  # noqa: Y015
     _WhichOneofReturnType__max_chunk_tokens: _TypeAlias = _typing.Literal["max_chunk_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_chunk_tokens: _TypeAlias = _typing.Literal["_max_chunk_tokens", b"_max_chunk_tokens"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_ahead) -> _WhichOneofReturnType__max_ahead | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_chunk_delay_ms) -> _WhichOneofReturnType__max_chunk_delay_ms | None: ...
     @_typing.overload
@@ -117,6 +150,7 @@ class GenerateResponse(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     index: _builtins.int
     """Which of the `n` completions this message continues."""
@@ -124,6 +158,10 @@ class GenerateResponse(_message.Message):
     """The text they complete: whole characters only, and never the beginning of a stop text that may still match."""
     finish_reason: _common_pb2.FinishReason.ValueType
     """Set in the last message of each completion."""
+    state: _builtins.bytes
+    """In the last message, if the request wants it: where to go on from. Sealed, not encrypted: for the client to keep,
+    not to change. Absent if the call was cut short before its prompt was taken in.
+    """
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The new tokens."""
@@ -146,10 +184,11 @@ class GenerateResponse(_message.Message):
         finish_reason: _common_pb2.FinishReason.ValueType = ...,
         usage: _common_pb2.Usage | None = ...,
         session: _common_pb2.SessionStatus | None = ...,
+        state: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "index", b"index", "request_id", b"request_id", "session", b"session", "text", b"text", "token_ids", b"token_ids", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "index", b"index", "request_id", b"request_id", "session", b"session", "state", b"state", "text", b"text", "token_ids", b"token_ids", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

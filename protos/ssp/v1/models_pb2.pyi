@@ -28,12 +28,16 @@ class _TaskEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Task.ValueType],
     TASK_UNSPECIFIED: _Task.ValueType  # 0
     TASK_GENERATE: _Task.ValueType  # 1
     TASK_CLASSIFY: _Task.ValueType  # 2
+    TASK_PREDICT: _Task.ValueType  # 3
+    """A vector of numbers after each vector of numbers."""
 
 class Task(_Task, metaclass=_TaskEnumTypeWrapper): ...
 
 TASK_UNSPECIFIED: Task.ValueType  # 0
 TASK_GENERATE: Task.ValueType  # 1
 TASK_CLASSIFY: Task.ValueType  # 2
+TASK_PREDICT: Task.ValueType  # 3
+"""A vector of numbers after each vector of numbers."""
 Global___Task: _TypeAlias = Task  # noqa: Y015
 
 class _InputKind:
@@ -132,6 +136,95 @@ class GetModelResponse(_message.Message):
 Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
 
 @_typing.final
+class LoadModelRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FOLDER_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What requests will call it: 1 to 64 letters, digits, '.', '-' or '_'."""
+    folder: _builtins.str
+    """A model folder on the server's disk; a relative one is looked for below every --model-root."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        folder: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["folder", b"folder", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadModelRequest: _TypeAlias = LoadModelRequest  # noqa: Y015
+
+@_typing.final
+class LoadModelResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model(self) -> Global___Model: ...
+    def __init__(
+        self,
+        *,
+        model: Global___Model | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadModelResponse: _TypeAlias = LoadModelResponse  # noqa: Y015
+
+@_typing.final
+class UnloadModelRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    force: _builtins.bool
+    """Close its sessions, whose states are lost unless the server has a store: then they lie there until the model is
+    loaded again.
+    """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnloadModelRequest: _TypeAlias = UnloadModelRequest  # noqa: Y015
+
+@_typing.final
+class UnloadModelResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLOSED_SESSIONS_FIELD_NUMBER: _builtins.int
+    closed_sessions: _builtins.int
+    """How many sessions were closed."""
+    def __init__(
+        self,
+        *,
+        closed_sessions: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_sessions", b"closed_sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnloadModelResponse: _TypeAlias = UnloadModelResponse  # noqa: Y015
+
+@_typing.final
 class Model(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -151,6 +244,7 @@ class Model(_message.Message):
     DTYPE_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    D_OUTPUT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What requests call it."""
     description: _builtins.str
@@ -167,13 +261,15 @@ class Model(_message.Message):
     vocab_size: _builtins.int
     """Token ids are below this; 0 for numerical models."""
     d_input: _builtins.int
-    """Numbers per vector; 0 for models over tokens."""
+    """Numbers per input vector; 0 for models over tokens."""
     state_bytes_per_session: _builtins.int
     """Bytes of state of one session, at any position; 0 for a bidirectional model."""
     dtype: _builtins.str
     """Data type of the weights, for example "float32"."""
     fingerprint: _builtins.str
     """SHA-256 over configuration and weights, in hexadecimal."""
+    d_output: _builtins.int
+    """Numbers per output vector of a model that predicts; 0 for others."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Class names of a classifier."""
@@ -199,10 +295,11 @@ class Model(_message.Message):
         dtype: _builtins.str = ...,
         fingerprint: _builtins.str = ...,
         limits: Global___Limits | None = ...,
+        d_output: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "d_input", b"d_input", "d_model", b"d_model", "description", b"description", "dtype", b"dtype", "fingerprint", b"fingerprint", "form", b"form", "input_kind", b"input_kind", "labels", b"labels", "limits", b"limits", "name", b"name", "num_layers", b"num_layers", "num_parameters", b"num_parameters", "state_bytes_per_session", b"state_bytes_per_session", "task", b"task", "vocab_size", b"vocab_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "d_input", b"d_input", "d_model", b"d_model", "d_output", b"d_output", "description", b"description", "dtype", b"dtype", "fingerprint", b"fingerprint", "form", b"form", "input_kind", b"input_kind", "labels", b"labels", "limits", b"limits", "name", b"name", "num_layers", b"num_layers", "num_parameters", b"num_parameters", "state_bytes_per_session", b"state_bytes_per_session", "task", b"task", "vocab_size", b"vocab_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -218,6 +315,7 @@ class Limits(_message.Message):
     MAX_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     MAX_BATCH_SEQUENCES_FIELD_NUMBER: _builtins.int
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_SNAPSHOT_BYTES_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     """Highest sampling_params.max_tokens."""
     max_input_tokens: _builtins.int
@@ -226,6 +324,8 @@ class Limits(_message.Message):
     """Most sequences in one Classify call."""
     max_message_bytes: _builtins.int
     """Largest message, in bytes."""
+    max_snapshot_bytes: _builtins.int
+    """Largest file that ImportState takes, in bytes; 0 for a model without sessions."""
     def __init__(
         self,
         *,
@@ -233,10 +333,11 @@ class Limits(_message.Message):
         max_input_tokens: _builtins.int = ...,
         max_batch_sequences: _builtins.int = ...,
         max_message_bytes: _builtins.int = ...,
+        max_snapshot_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_batch_sequences", b"max_batch_sequences", "max_input_tokens", b"max_input_tokens", "max_message_bytes", b"max_message_bytes", "max_tokens", b"max_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_batch_sequences", b"max_batch_sequences", "max_input_tokens", b"max_input_tokens", "max_message_bytes", b"max_message_bytes", "max_snapshot_bytes", b"max_snapshot_bytes", "max_tokens", b"max_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

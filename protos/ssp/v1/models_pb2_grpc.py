@@ -44,6 +44,16 @@ class ModelsStub:
                 request_serializer=ssp_dot_v1_dot_models__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=ssp_dot_v1_dot_models__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.LoadModel = channel.unary_unary(
+                '/ssp.v1.Models/LoadModel',
+                request_serializer=ssp_dot_v1_dot_models__pb2.LoadModelRequest.SerializeToString,
+                response_deserializer=ssp_dot_v1_dot_models__pb2.LoadModelResponse.FromString,
+                _registered_method=True)
+        self.UnloadModel = channel.unary_unary(
+                '/ssp.v1.Models/UnloadModel',
+                request_serializer=ssp_dot_v1_dot_models__pb2.UnloadModelRequest.SerializeToString,
+                response_deserializer=ssp_dot_v1_dot_models__pb2.UnloadModelResponse.FromString,
+                _registered_method=True)
 
 
 class ModelsServicer:
@@ -62,6 +72,26 @@ class ModelsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LoadModel(self, request, context):
+        """Loads a model while others go on; returns when it is ready. Only for the administrator. Once begun it is completed,
+        whether or not the client waits.
+        PERMISSION_DENIED: the folder is not below one that the server's --model-root allows.
+        FAILED_PRECONDITION: a model of that name is there already (MODEL_EXISTS), or the folder holds no sound model
+        (BAD_MODEL_FOLDER).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadModel(self, request, context):
+        """Refuses new calls to a model, lets those under way go on for the server's --drain-seconds, then ends them at a token
+        and frees the memory. Only for the administrator. Once begun it is completed, whether or not the client waits.
+        FAILED_PRECONDITION {MODEL_IN_USE}: it has open sessions, and `force` is not set; nothing was done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -74,6 +104,16 @@ def add_ModelsServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=ssp_dot_v1_dot_models__pb2.GetModelRequest.FromString,
                     response_serializer=ssp_dot_v1_dot_models__pb2.GetModelResponse.SerializeToString,
+            ),
+            'LoadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadModel,
+                    request_deserializer=ssp_dot_v1_dot_models__pb2.LoadModelRequest.FromString,
+                    response_serializer=ssp_dot_v1_dot_models__pb2.LoadModelResponse.SerializeToString,
+            ),
+            'UnloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadModel,
+                    request_deserializer=ssp_dot_v1_dot_models__pb2.UnloadModelRequest.FromString,
+                    response_serializer=ssp_dot_v1_dot_models__pb2.UnloadModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -130,6 +170,60 @@ class Models:
             '/ssp.v1.Models/GetModel',
             ssp_dot_v1_dot_models__pb2.GetModelRequest.SerializeToString,
             ssp_dot_v1_dot_models__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ssp.v1.Models/LoadModel',
+            ssp_dot_v1_dot_models__pb2.LoadModelRequest.SerializeToString,
+            ssp_dot_v1_dot_models__pb2.LoadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ssp.v1.Models/UnloadModel',
+            ssp_dot_v1_dot_models__pb2.UnloadModelRequest.SerializeToString,
+            ssp_dot_v1_dot_models__pb2.UnloadModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,6 +34,18 @@ class ModelsStub:
     ListModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
     GetModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]
     """NOT_FOUND: no model of that name."""
+    LoadModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.LoadModelRequest, _models_pb2.LoadModelResponse]
+    """Loads a model while others go on; returns when it is ready. Only for the administrator. Once begun it is completed,
+    whether or not the client waits.
+    PERMISSION_DENIED: the folder is not below one that the server's --model-root allows.
+    FAILED_PRECONDITION: a model of that name is there already (MODEL_EXISTS), or the folder holds no sound model
+    (BAD_MODEL_FOLDER).
+    """
+    UnloadModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.UnloadModelRequest, _models_pb2.UnloadModelResponse]
+    """Refuses new calls to a model, lets those under way go on for the server's --drain-seconds, then ends them at a token
+    and frees the memory. Only for the administrator. Once begun it is completed, whether or not the client waits.
+    FAILED_PRECONDITION {MODEL_IN_USE}: it has open sessions, and `force` is not set; nothing was done.
+    """
 
 @_typing.type_check_only
 class ModelsAsyncStub(ModelsStub):
@@ -41,6 +53,18 @@ class ModelsAsyncStub(ModelsStub):
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
     GetModel: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]  # type: ignore[assignment]
     """NOT_FOUND: no model of that name."""
+    LoadModel: _aio.UnaryUnaryMultiCallable[_models_pb2.LoadModelRequest, _models_pb2.LoadModelResponse]  # type: ignore[assignment]
+    """Loads a model while others go on; returns when it is ready. Only for the administrator. Once begun it is completed,
+    whether or not the client waits.
+    PERMISSION_DENIED: the folder is not below one that the server's --model-root allows.
+    FAILED_PRECONDITION: a model of that name is there already (MODEL_EXISTS), or the folder holds no sound model
+    (BAD_MODEL_FOLDER).
+    """
+    UnloadModel: _aio.UnaryUnaryMultiCallable[_models_pb2.UnloadModelRequest, _models_pb2.UnloadModelResponse]  # type: ignore[assignment]
+    """Refuses new calls to a model, lets those under way go on for the server's --drain-seconds, then ends them at a token
+    and frees the memory. Only for the administrator. Once begun it is completed, whether or not the client waits.
+    FAILED_PRECONDITION {MODEL_IN_USE}: it has open sessions, and `force` is not set; nothing was done.
+    """
 
 class ModelsServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -57,5 +81,29 @@ class ModelsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.GetModelResponse, _abc.Awaitable[_models_pb2.GetModelResponse]]:
         """NOT_FOUND: no model of that name."""
+
+    @_abc_1.abstractmethod
+    def LoadModel(
+        self,
+        request: _models_pb2.LoadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.LoadModelResponse, _abc.Awaitable[_models_pb2.LoadModelResponse]]:
+        """Loads a model while others go on; returns when it is ready. Only for the administrator. Once begun it is completed,
+        whether or not the client waits.
+        PERMISSION_DENIED: the folder is not below one that the server's --model-root allows.
+        FAILED_PRECONDITION: a model of that name is there already (MODEL_EXISTS), or the folder holds no sound model
+        (BAD_MODEL_FOLDER).
+        """
+
+    @_abc_1.abstractmethod
+    def UnloadModel(
+        self,
+        request: _models_pb2.UnloadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.UnloadModelResponse, _abc.Awaitable[_models_pb2.UnloadModelResponse]]:
+        """Refuses new calls to a model, lets those under way go on for the server's --drain-seconds, then ends them at a token
+        and frees the memory. Only for the administrator. Once begun it is completed, whether or not the client waits.
+        FAILED_PRECONDITION {MODEL_IN_USE}: it has open sessions, and `force` is not set; nothing was done.
+        """
 
 def add_ModelsServicer_to_server(servicer: ModelsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -33,6 +33,8 @@ class _TierEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Tier.ValueType],
     """In a slot of the pool that the model computes on."""
     TIER_HOST: _Tier.ValueType  # 2
     """In host memory; the next call brings it back."""
+    TIER_STORE: _Tier.ValueType  # 3
+    """In the server's store only; the next call brings it back."""
 
 class Tier(_Tier, metaclass=_TierEnumTypeWrapper): ...
 
@@ -41,7 +43,39 @@ TIER_DEVICE: Tier.ValueType  # 1
 """In a slot of the pool that the model computes on."""
 TIER_HOST: Tier.ValueType  # 2
 """In host memory; the next call brings it back."""
+TIER_STORE: Tier.ValueType  # 3
+"""In the server's store only; the next call brings it back."""
 Global___Tier: _TypeAlias = Tier  # noqa: Y015
+
+class _StateDtype:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StateDtypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StateDtype.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STATE_DTYPE_UNSPECIFIED: _StateDtype.ValueType  # 0
+    """As the server computes with them."""
+    STATE_DTYPE_FLOAT32: _StateDtype.ValueType  # 1
+    STATE_DTYPE_BFLOAT16: _StateDtype.ValueType  # 2
+    """Half the bytes of float32 for a relative error of up to 2^-8 a number: the session goes on a little differently."""
+    STATE_DTYPE_FLOAT16: _StateDtype.ValueType  # 3
+    """Half the bytes of float32 for a relative error of up to 2^-11, if no number is above 65504 (else INVALID_ARGUMENT)
+    or tiny.
+    """
+
+class StateDtype(_StateDtype, metaclass=_StateDtypeEnumTypeWrapper):
+    """Of the floating-point numbers in an exported state."""
+
+STATE_DTYPE_UNSPECIFIED: StateDtype.ValueType  # 0
+"""As the server computes with them."""
+STATE_DTYPE_FLOAT32: StateDtype.ValueType  # 1
+STATE_DTYPE_BFLOAT16: StateDtype.ValueType  # 2
+"""Half the bytes of float32 for a relative error of up to 2^-8 a number: the session goes on a little differently."""
+STATE_DTYPE_FLOAT16: StateDtype.ValueType  # 3
+"""Half the bytes of float32 for a relative error of up to 2^-11, if no number is above 65504 (else INVALID_ARGUMENT)
+or tiny.
+"""
+Global___StateDtype: _TypeAlias = StateDtype  # noqa: Y015
 
 @_typing.final
 class Session(_message.Message):
@@ -58,6 +92,7 @@ class Session(_message.Message):
     BUSY_FIELD_NUMBER: _builtins.int
     CHECKPOINTS_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model it belongs to."""
     tier: Global___Tier.ValueType
@@ -80,6 +115,10 @@ class Session(_message.Message):
     def ttl(self) -> _duration_pb2.Duration:
         """It is closed when nobody used it for so long. Absent: never."""
 
+    @_builtins.property
+    def health(self) -> Global___StateHealth:
+        """Only if asked for, and unless its state lies in the store only."""
+
     def __init__(
         self,
         *,
@@ -92,14 +131,51 @@ class Session(_message.Message):
         busy: _builtins.bool = ...,
         checkpoints: _abc.Iterable[Global___SessionCheckpoint] | None = ...,
         ttl: _duration_pb2.Duration | None = ...,
+        health: Global___StateHealth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_used_time", b"last_used_time", "status", b"status", "ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "health", b"health", "last_used_time", b"last_used_time", "status", b"status", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "checkpoints", b"checkpoints", "create_time", b"create_time", "last_used_time", b"last_used_time", "model", b"model", "state_bytes", b"state_bytes", "status", b"status", "tier", b"tier", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "checkpoints", b"checkpoints", "create_time", b"create_time", "health", b"health", "last_used_time", b"last_used_time", "model", b"model", "state_bytes", b"state_bytes", "status", b"status", "tier", b"tier", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Session: _TypeAlias = Session  # noqa: Y015
+
+@_typing.final
+class StateHealth(_message.Message):
+    """How large the numbers of a state are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOUND_FIELD_NUMBER: _builtins.int
+    NORM_FIELD_NUMBER: _builtins.int
+    LARGEST_FIELD_NUMBER: _builtins.int
+    LARGEST_IN_FIELD_NUMBER: _builtins.int
+    sound: _builtins.bool
+    """False if the state holds NaN or infinite values, or was lost in a failure. Calls on the session are refused until it
+    is rewound to a checkpoint; the numbers below are 0 then.
+    """
+    norm: _builtins.float
+    """The Euclidean norm of all its floating numbers."""
+    largest: _builtins.float
+    """The largest magnitude among them."""
+    largest_in: _builtins.str
+    """The name of the tensor that has it, such as "layers.0.ssm_state"."""
+    def __init__(
+        self,
+        *,
+        sound: _builtins.bool = ...,
+        norm: _builtins.float = ...,
+        largest: _builtins.float = ...,
+        largest_in: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["largest", b"largest", "largest_in", b"largest_in", "norm", b"norm", "sound", b"sound"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StateHealth: _TypeAlias = StateHealth  # noqa: Y015
 
 @_typing.final
 class SessionCheckpoint(_message.Message):
@@ -135,7 +211,7 @@ class OpenSessionRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The model's name. May be empty if the server has one model that generates."""
+    """The model's name. May be empty if the server has one model that generates, or none of them and one that predicts."""
     routing_key: _builtins.str
     """First part of the session's id, for routers: 1 to 64 letters, digits, '-' or '_'. Default: made by the server."""
     request_id: _builtins.str
@@ -190,14 +266,17 @@ class AppendRequest(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     EXPECTED_POSITION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     expected_position: _builtins.int
     """Refuse with ABORTED {POSITION_MISMATCH} unless the session stands exactly here."""
     request_id: _builtins.str
     """Names this call: a retry with the same name does not advance the session again. At most 128 characters."""
+    priority: _builtins.int
+    """Calls of a lower number get a slot first, and take it from those of a higher one. Default 0."""
     @_builtins.property
     def input(self) -> _common_pb2.SequenceInput:
-        """What to fold in; at least one token."""
+        """What to fold in; at least one token or vector."""
 
     def __init__(
         self,
@@ -206,10 +285,11 @@ class AppendRequest(_message.Message):
         input: _common_pb2.SequenceInput | None = ...,
         expected_position: _builtins.int | None = ...,
         request_id: _builtins.str = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "expected_position", b"expected_position", "input", b"input"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "expected_position", b"expected_position", "input", b"input", "request_id", b"request_id", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "expected_position", b"expected_position", "input", b"input", "priority", b"priority", "request_id", b"request_id", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_position: _TypeAlias = _typing.Literal["expected_position"]  # noqa: Y015
     _WhichOneofArgType__expected_position: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position"]  # noqa: Y015
@@ -240,6 +320,114 @@ class AppendResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AppendResponse: _TypeAlias = AppendResponse  # noqa: Y015
+
+@_typing.final
+class StepRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    EXPECTED_POSITION_FIELD_NUMBER: _builtins.int
+    TOP_LOGPROBS_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session. It and the next two are for the stream's first message only."""
+    expected_position: _builtins.int
+    """Refuse with ABORTED {POSITION_MISMATCH} unless the session stands exactly here."""
+    top_logprobs: _builtins.int
+    """Answer each token with the so many likeliest next ones in place of all logits: at most 1,024, and the vocabulary.
+    Default 0: with all. Models over numbers take 0 only.
+    """
+    @_builtins.property
+    def input(self) -> _common_pb2.SequenceInput:
+        """What to fold in; at least one token or vector. The first message may do without."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        expected_position: _builtins.int | None = ...,
+        top_logprobs: _builtins.int = ...,
+        input: _common_pb2.SequenceInput | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "expected_position", b"expected_position", "input", b"input"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "expected_position", b"expected_position", "input", b"input", "session_id", b"session_id", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_position: _TypeAlias = _typing.Literal["expected_position"]  # noqa: Y015
+    _WhichOneofArgType__expected_position: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_position) -> _WhichOneofReturnType__expected_position | None: ...
+
+Global___StepRequest: _TypeAlias = StepRequest  # noqa: Y015
+
+@_typing.final
+class StepResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    TOP_FIELD_NUMBER: _builtins.int
+    NUM_LEFT_FIELD_NUMBER: _builtins.int
+    num_left: _builtins.int
+    """Inputs of the same request that following responses answer. 0: the request is answered."""
+    @_builtins.property
+    def session(self) -> _common_pb2.SessionStatus:
+        """Where the session stands after the inputs that are answered here."""
+
+    @_builtins.property
+    def outputs(self) -> _common_pb2.PackedFloats:
+        """One row for each input: of a language model the logits of the next token, over the vocabulary; of a model over
+        numbers what it predicts. (A token that was pending before, or the beginning-of-text token that the server puts
+        before a new session's first, is folded in too and brings no row.) Absent in the last response, and with
+        `top_logprobs`.
+        """
+
+    @_builtins.property
+    def top(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopLogprobs]:
+        """With `top_logprobs`, one for each token instead."""
+
+    def __init__(
+        self,
+        *,
+        session: _common_pb2.SessionStatus | None = ...,
+        outputs: _common_pb2.PackedFloats | None = ...,
+        top: _abc.Iterable[Global___TopLogprobs] | None = ...,
+        num_left: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outputs", b"outputs", "session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_left", b"num_left", "outputs", b"outputs", "session", b"session", "top", b"top"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepResponse: _TypeAlias = StepResponse  # noqa: Y015
+
+@_typing.final
+class TopLogprobs(_message.Message):
+    """The likeliest next tokens, the likeliest first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Natural logarithms of their probabilities."""
+
+    def __init__(
+        self,
+        *,
+        token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        logprobs: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs", "token_ids", b"token_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TopLogprobs: _TypeAlias = TopLogprobs  # noqa: Y015
 
 @_typing.final
 class ForkRequest(_message.Message):
@@ -494,7 +682,7 @@ class DropCheckpointResponse(_message.Message):
 Global___DropCheckpointResponse: _TypeAlias = DropCheckpointResponse  # noqa: Y015
 
 @_typing.final
-class GetSessionRequest(_message.Message):
+class CommitRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
@@ -507,6 +695,178 @@ class GetSessionRequest(_message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommitRequest: _TypeAlias = CommitRequest  # noqa: Y015
+
+@_typing.final
+class CommitResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> _common_pb2.SessionStatus: ...
+    def __init__(
+        self,
+        *,
+        session: _common_pb2.SessionStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommitResponse: _TypeAlias = CommitResponse  # noqa: Y015
+
+@_typing.final
+class ExportStateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    EXPECTED_POSITION_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    checkpoint: _builtins.str
+    """The checkpoint to export; empty: the session as it stands."""
+    expected_position: _builtins.int
+    """Refuse with ABORTED {POSITION_MISMATCH} unless the session stands exactly here."""
+    dtype: Global___StateDtype.ValueType
+    """What to convert the state to; an import converts it back."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        checkpoint: _builtins.str = ...,
+        expected_position: _builtins.int | None = ...,
+        dtype: Global___StateDtype.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "expected_position", b"expected_position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "checkpoint", b"checkpoint", "dtype", b"dtype", "expected_position", b"expected_position", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_position: _TypeAlias = _typing.Literal["expected_position"]  # noqa: Y015
+    _WhichOneofArgType__expected_position: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_position) -> _WhichOneofReturnType__expected_position | None: ...
+
+Global___ExportStateRequest: _TypeAlias = ExportStateRequest  # noqa: Y015
+
+@_typing.final
+class ExportStateResponse(_message.Message):
+    """The first message tells what is to come, the others bring the file, in order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """In the first message: tokens that the exported state has taken in or generated."""
+    total_bytes: _builtins.int
+    """In the first message: size of the file, in bytes."""
+    data: _builtins.bytes
+    """At most 1 MiB of the file."""
+    @_builtins.property
+    def session(self) -> _common_pb2.SessionStatus:
+        """In the first message: where the session stands."""
+
+    def __init__(
+        self,
+        *,
+        session: _common_pb2.SessionStatus | None = ...,
+        position: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "position", b"position", "session", b"session", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportStateResponse: _TypeAlias = ExportStateResponse  # noqa: Y015
+
+@_typing.final
+class ImportStateRequest(_message.Message):
+    """Of all but `data` the first message's counts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ROUTING_KEY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name. May be empty if one model of the server has the weights that the file names."""
+    routing_key: _builtins.str
+    """First part of the session's id; see OpenSessionRequest."""
+    request_id: _builtins.str
+    """Names this call: a retry with the same name returns the session made first. At most 128 characters."""
+    data: _builtins.bytes
+    """The next part of the file."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """Close the session when nobody used it for so long; see OpenSessionRequest. Default: never."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        routing_key: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "model", b"model", "request_id", b"request_id", "routing_key", b"routing_key", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportStateRequest: _TypeAlias = ImportStateRequest  # noqa: Y015
+
+@_typing.final
+class ImportStateResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> Global___Session: ...
+    def __init__(
+        self,
+        *,
+        session: Global___Session | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportStateResponse: _TypeAlias = ImportStateResponse  # noqa: Y015
+
+@_typing.final
+class GetSessionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    WITH_HEALTH_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    with_health: _builtins.bool
+    """Look at the numbers of its state too. A session whose state lies in the store only is not brought back for that."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        with_health: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "with_health", b"with_health"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -44,6 +44,11 @@ class SessionsStub:
                 request_serializer=ssp_dot_v1_dot_sessions__pb2.AppendRequest.SerializeToString,
                 response_deserializer=ssp_dot_v1_dot_sessions__pb2.AppendResponse.FromString,
                 _registered_method=True)
+        self.Step = channel.stream_stream(
+                '/ssp.v1.Sessions/Step',
+                request_serializer=ssp_dot_v1_dot_sessions__pb2.StepRequest.SerializeToString,
+                response_deserializer=ssp_dot_v1_dot_sessions__pb2.StepResponse.FromString,
+                _registered_method=True)
         self.Fork = channel.unary_unary(
                 '/ssp.v1.Sessions/Fork',
                 request_serializer=ssp_dot_v1_dot_sessions__pb2.ForkRequest.SerializeToString,
@@ -68,6 +73,21 @@ class SessionsStub:
                 '/ssp.v1.Sessions/DropCheckpoint',
                 request_serializer=ssp_dot_v1_dot_sessions__pb2.DropCheckpointRequest.SerializeToString,
                 response_deserializer=ssp_dot_v1_dot_sessions__pb2.DropCheckpointResponse.FromString,
+                _registered_method=True)
+        self.Commit = channel.unary_unary(
+                '/ssp.v1.Sessions/Commit',
+                request_serializer=ssp_dot_v1_dot_sessions__pb2.CommitRequest.SerializeToString,
+                response_deserializer=ssp_dot_v1_dot_sessions__pb2.CommitResponse.FromString,
+                _registered_method=True)
+        self.ExportState = channel.unary_stream(
+                '/ssp.v1.Sessions/ExportState',
+                request_serializer=ssp_dot_v1_dot_sessions__pb2.ExportStateRequest.SerializeToString,
+                response_deserializer=ssp_dot_v1_dot_sessions__pb2.ExportStateResponse.FromString,
+                _registered_method=True)
+        self.ImportState = channel.stream_unary(
+                '/ssp.v1.Sessions/ImportState',
+                request_serializer=ssp_dot_v1_dot_sessions__pb2.ImportStateRequest.SerializeToString,
+                response_deserializer=ssp_dot_v1_dot_sessions__pb2.ImportStateResponse.FromString,
                 _registered_method=True)
         self.GetSession = channel.unary_unary(
                 '/ssp.v1.Sessions/GetSession',
@@ -98,6 +118,20 @@ class SessionsServicer:
 
     def Append(self, request, context):
         """Folds a sequence into the session's state without generating.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Step(self, request_iterator, context):
+        """Feeds a session bit by bit on one stream and answers every bit with the model's outputs: for control loops, audio,
+        token-by-token scoring. Answers come in the order of the requests, one response for each; several if its
+        outputs are larger than 1 MiB. The client ends its side to end the call: what it sent is answered and
+        committed, and a last response tells where the session stands. Nothing is pending then. A call that is cancelled
+        leaves the session at the last input that was folded in.
+        A client that sends faster than it is answered, or does not read, is read no further; one that reads nothing for
+        long is cut with ABORTED {STREAM_CUT}. A bad request ends the stream when those before it are answered.
+        If the server drains, it reads no further, answers what it has read, and ends with UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,6 +173,32 @@ class SessionsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Commit(self, request, context):
+        """Saves what the server's store does not have yet, a call under way as if it were cut now. Does nothing without a
+        store. ABORTED {SESSION_MOVED}: another server has saved a newer version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportState(self, request, context):
+        """Gives a session's state, or that of a checkpoint, as a file: safetensors, with all that it takes to go on exactly.
+        The file does not tell the session's id. Also answered while the server drains. ABORTED {SESSION_BUSY}: a call on
+        the session is under way; its checkpoints can be exported all the same.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportState(self, request_iterator, context):
+        """Makes a new session of such a file, of this server or another one. INVALID_ARGUMENT: larger than
+        Model.limits.max_snapshot_bytes. DATA_LOSS {SNAPSHOT_CORRUPT}: damaged, or not what ExportState gives.
+        FAILED_PRECONDITION {MODEL_MISMATCH}: of another model, or of other weights. RESOURCE_EXHAUSTED + RetryInfo: no room.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetSession(self, request, context):
         """Tells where a session stands. NOT_FOUND: no such session.
         """
@@ -173,6 +233,11 @@ def add_SessionsServicer_to_server(servicer, server):
                     request_deserializer=ssp_dot_v1_dot_sessions__pb2.AppendRequest.FromString,
                     response_serializer=ssp_dot_v1_dot_sessions__pb2.AppendResponse.SerializeToString,
             ),
+            'Step': grpc.stream_stream_rpc_method_handler(
+                    servicer.Step,
+                    request_deserializer=ssp_dot_v1_dot_sessions__pb2.StepRequest.FromString,
+                    response_serializer=ssp_dot_v1_dot_sessions__pb2.StepResponse.SerializeToString,
+            ),
             'Fork': grpc.unary_unary_rpc_method_handler(
                     servicer.Fork,
                     request_deserializer=ssp_dot_v1_dot_sessions__pb2.ForkRequest.FromString,
@@ -197,6 +262,21 @@ def add_SessionsServicer_to_server(servicer, server):
                     servicer.DropCheckpoint,
                     request_deserializer=ssp_dot_v1_dot_sessions__pb2.DropCheckpointRequest.FromString,
                     response_serializer=ssp_dot_v1_dot_sessions__pb2.DropCheckpointResponse.SerializeToString,
+            ),
+            'Commit': grpc.unary_unary_rpc_method_handler(
+                    servicer.Commit,
+                    request_deserializer=ssp_dot_v1_dot_sessions__pb2.CommitRequest.FromString,
+                    response_serializer=ssp_dot_v1_dot_sessions__pb2.CommitResponse.SerializeToString,
+            ),
+            'ExportState': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportState,
+                    request_deserializer=ssp_dot_v1_dot_sessions__pb2.ExportStateRequest.FromString,
+                    response_serializer=ssp_dot_v1_dot_sessions__pb2.ExportStateResponse.SerializeToString,
+            ),
+            'ImportState': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportState,
+                    request_deserializer=ssp_dot_v1_dot_sessions__pb2.ImportStateRequest.FromString,
+                    response_serializer=ssp_dot_v1_dot_sessions__pb2.ImportStateResponse.SerializeToString,
             ),
             'GetSession': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSession,
@@ -268,6 +348,33 @@ class Sessions:
             '/ssp.v1.Sessions/Append',
             ssp_dot_v1_dot_sessions__pb2.AppendRequest.SerializeToString,
             ssp_dot_v1_dot_sessions__pb2.AppendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Step(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/ssp.v1.Sessions/Step',
+            ssp_dot_v1_dot_sessions__pb2.StepRequest.SerializeToString,
+            ssp_dot_v1_dot_sessions__pb2.StepResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -403,6 +510,87 @@ class Sessions:
             '/ssp.v1.Sessions/DropCheckpoint',
             ssp_dot_v1_dot_sessions__pb2.DropCheckpointRequest.SerializeToString,
             ssp_dot_v1_dot_sessions__pb2.DropCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Commit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ssp.v1.Sessions/Commit',
+            ssp_dot_v1_dot_sessions__pb2.CommitRequest.SerializeToString,
+            ssp_dot_v1_dot_sessions__pb2.CommitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ssp.v1.Sessions/ExportState',
+            ssp_dot_v1_dot_sessions__pb2.ExportStateRequest.SerializeToString,
+            ssp_dot_v1_dot_sessions__pb2.ExportStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportState(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/ssp.v1.Sessions/ImportState',
+            ssp_dot_v1_dot_sessions__pb2.ImportStateRequest.SerializeToString,
+            ssp_dot_v1_dot_sessions__pb2.ImportStateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,16 @@ class SessionsStub:
     """Makes a new session in the model's initial state. RESOURCE_EXHAUSTED + RetryInfo: no room for another."""
     Append: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.AppendRequest, _sessions_pb2.AppendResponse]
     """Folds a sequence into the session's state without generating."""
+    Step: _grpc.StreamStreamMultiCallable[_sessions_pb2.StepRequest, _sessions_pb2.StepResponse]
+    """Feeds a session bit by bit on one stream and answers every bit with the model's outputs: for control loops, audio,
+    token-by-token scoring. Answers come in the order of the requests, one response for each; several if its
+    outputs are larger than 1 MiB. The client ends its side to end the call: what it sent is answered and
+    committed, and a last response tells where the session stands. Nothing is pending then. A call that is cancelled
+    leaves the session at the last input that was folded in.
+    A client that sends faster than it is answered, or does not read, is read no further; one that reads nothing for
+    long is cut with ABORTED {STREAM_CUT}. A bad request ends the stream when those before it are answered.
+    If the server drains, it reads no further, answers what it has read, and ends with UNAVAILABLE.
+    """
     Fork: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.ForkRequest, _sessions_pb2.ForkResponse]
     """Makes another session that stands where this one does and goes its own way from there. It takes as long at every
     position. ABORTED {SESSION_BUSY}: a call on the session is under way.
@@ -47,6 +57,20 @@ class SessionsStub:
     """Tells how likely continuations are, each by itself; the session stays as it is."""
     DropCheckpoint: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.DropCheckpointRequest, _sessions_pb2.DropCheckpointResponse]
     """Frees a checkpoint."""
+    Commit: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.CommitRequest, _sessions_pb2.CommitResponse]
+    """Saves what the server's store does not have yet, a call under way as if it were cut now. Does nothing without a
+    store. ABORTED {SESSION_MOVED}: another server has saved a newer version.
+    """
+    ExportState: _grpc.UnaryStreamMultiCallable[_sessions_pb2.ExportStateRequest, _sessions_pb2.ExportStateResponse]
+    """Gives a session's state, or that of a checkpoint, as a file: safetensors, with all that it takes to go on exactly.
+    The file does not tell the session's id. Also answered while the server drains. ABORTED {SESSION_BUSY}: a call on
+    the session is under way; its checkpoints can be exported all the same.
+    """
+    ImportState: _grpc.StreamUnaryMultiCallable[_sessions_pb2.ImportStateRequest, _sessions_pb2.ImportStateResponse]
+    """Makes a new session of such a file, of this server or another one. INVALID_ARGUMENT: larger than
+    Model.limits.max_snapshot_bytes. DATA_LOSS {SNAPSHOT_CORRUPT}: damaged, or not what ExportState gives.
+    FAILED_PRECONDITION {MODEL_MISMATCH}: of another model, or of other weights. RESOURCE_EXHAUSTED + RetryInfo: no room.
+    """
     GetSession: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.GetSessionRequest, _sessions_pb2.GetSessionResponse]
     """Tells where a session stands. NOT_FOUND: no such session."""
     ListSessions: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.ListSessionsRequest, _sessions_pb2.ListSessionsResponse]
@@ -61,6 +85,16 @@ class SessionsAsyncStub(SessionsStub):
     """Makes a new session in the model's initial state. RESOURCE_EXHAUSTED + RetryInfo: no room for another."""
     Append: _aio.UnaryUnaryMultiCallable[_sessions_pb2.AppendRequest, _sessions_pb2.AppendResponse]  # type: ignore[assignment]
     """Folds a sequence into the session's state without generating."""
+    Step: _aio.StreamStreamMultiCallable[_sessions_pb2.StepRequest, _sessions_pb2.StepResponse]  # type: ignore[assignment]
+    """Feeds a session bit by bit on one stream and answers every bit with the model's outputs: for control loops, audio,
+    token-by-token scoring. Answers come in the order of the requests, one response for each; several if its
+    outputs are larger than 1 MiB. The client ends its side to end the call: what it sent is answered and
+    committed, and a last response tells where the session stands. Nothing is pending then. A call that is cancelled
+    leaves the session at the last input that was folded in.
+    A client that sends faster than it is answered, or does not read, is read no further; one that reads nothing for
+    long is cut with ABORTED {STREAM_CUT}. A bad request ends the stream when those before it are answered.
+    If the server drains, it reads no further, answers what it has read, and ends with UNAVAILABLE.
+    """
     Fork: _aio.UnaryUnaryMultiCallable[_sessions_pb2.ForkRequest, _sessions_pb2.ForkResponse]  # type: ignore[assignment]
     """Makes another session that stands where this one does and goes its own way from there. It takes as long at every
     position. ABORTED {SESSION_BUSY}: a call on the session is under way.
@@ -73,6 +107,20 @@ class SessionsAsyncStub(SessionsStub):
     """Tells how likely continuations are, each by itself; the session stays as it is."""
     DropCheckpoint: _aio.UnaryUnaryMultiCallable[_sessions_pb2.DropCheckpointRequest, _sessions_pb2.DropCheckpointResponse]  # type: ignore[assignment]
     """Frees a checkpoint."""
+    Commit: _aio.UnaryUnaryMultiCallable[_sessions_pb2.CommitRequest, _sessions_pb2.CommitResponse]  # type: ignore[assignment]
+    """Saves what the server's store does not have yet, a call under way as if it were cut now. Does nothing without a
+    store. ABORTED {SESSION_MOVED}: another server has saved a newer version.
+    """
+    ExportState: _aio.UnaryStreamMultiCallable[_sessions_pb2.ExportStateRequest, _sessions_pb2.ExportStateResponse]  # type: ignore[assignment]
+    """Gives a session's state, or that of a checkpoint, as a file: safetensors, with all that it takes to go on exactly.
+    The file does not tell the session's id. Also answered while the server drains. ABORTED {SESSION_BUSY}: a call on
+    the session is under way; its checkpoints can be exported all the same.
+    """
+    ImportState: _aio.StreamUnaryMultiCallable[_sessions_pb2.ImportStateRequest, _sessions_pb2.ImportStateResponse]  # type: ignore[assignment]
+    """Makes a new session of such a file, of this server or another one. INVALID_ARGUMENT: larger than
+    Model.limits.max_snapshot_bytes. DATA_LOSS {SNAPSHOT_CORRUPT}: damaged, or not what ExportState gives.
+    FAILED_PRECONDITION {MODEL_MISMATCH}: of another model, or of other weights. RESOURCE_EXHAUSTED + RetryInfo: no room.
+    """
     GetSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.GetSessionRequest, _sessions_pb2.GetSessionResponse]  # type: ignore[assignment]
     """Tells where a session stands. NOT_FOUND: no such session."""
     ListSessions: _aio.UnaryUnaryMultiCallable[_sessions_pb2.ListSessionsRequest, _sessions_pb2.ListSessionsResponse]  # type: ignore[assignment]
@@ -96,6 +144,22 @@ class SessionsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_sessions_pb2.AppendResponse, _abc.Awaitable[_sessions_pb2.AppendResponse]]:
         """Folds a sequence into the session's state without generating."""
+
+    @_abc_1.abstractmethod
+    def Step(
+        self,
+        request_iterator: _MaybeAsyncIterator[_sessions_pb2.StepRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_sessions_pb2.StepResponse], _abc.AsyncIterator[_sessions_pb2.StepResponse]]:
+        """Feeds a session bit by bit on one stream and answers every bit with the model's outputs: for control loops, audio,
+        token-by-token scoring. Answers come in the order of the requests, one response for each; several if its
+        outputs are larger than 1 MiB. The client ends its side to end the call: what it sent is answered and
+        committed, and a last response tells where the session stands. Nothing is pending then. A call that is cancelled
+        leaves the session at the last input that was folded in.
+        A client that sends faster than it is answered, or does not read, is read no further; one that reads nothing for
+        long is cut with ABORTED {STREAM_CUT}. A bad request ends the stream when those before it are answered.
+        If the server drains, it reads no further, answers what it has read, and ends with UNAVAILABLE.
+        """
 
     @_abc_1.abstractmethod
     def Fork(
@@ -138,6 +202,38 @@ class SessionsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_sessions_pb2.DropCheckpointResponse, _abc.Awaitable[_sessions_pb2.DropCheckpointResponse]]:
         """Frees a checkpoint."""
+
+    @_abc_1.abstractmethod
+    def Commit(
+        self,
+        request: _sessions_pb2.CommitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sessions_pb2.CommitResponse, _abc.Awaitable[_sessions_pb2.CommitResponse]]:
+        """Saves what the server's store does not have yet, a call under way as if it were cut now. Does nothing without a
+        store. ABORTED {SESSION_MOVED}: another server has saved a newer version.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportState(
+        self,
+        request: _sessions_pb2.ExportStateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_sessions_pb2.ExportStateResponse], _abc.AsyncIterator[_sessions_pb2.ExportStateResponse]]:
+        """Gives a session's state, or that of a checkpoint, as a file: safetensors, with all that it takes to go on exactly.
+        The file does not tell the session's id. Also answered while the server drains. ABORTED {SESSION_BUSY}: a call on
+        the session is under way; its checkpoints can be exported all the same.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportState(
+        self,
+        request_iterator: _MaybeAsyncIterator[_sessions_pb2.ImportStateRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_sessions_pb2.ImportStateResponse, _abc.Awaitable[_sessions_pb2.ImportStateResponse]]:
+        """Makes a new session of such a file, of this server or another one. INVALID_ARGUMENT: larger than
+        Model.limits.max_snapshot_bytes. DATA_LOSS {SNAPSHOT_CORRUPT}: damaged, or not what ExportState gives.
+        FAILED_PRECONDITION {MODEL_MISMATCH}: of another model, or of other weights. RESOURCE_EXHAUSTED + RetryInfo: no room.
+        """
 
     @_abc_1.abstractmethod
     def GetSession(

@@ -6,15 +6,19 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 from ssp.v1 import generation_pb2
+from ssp_runtime.engine.call import Call, CallOptions
 from ssp_runtime.engine.generator import Generator
-from ssp_runtime.engine.sequence import Call
+from ssp_runtime.engine.progress import Progress
 from ssp_runtime.errors import InvalidRequest
-from ssp_runtime.sessions.manager import SessionManager, check_request_id
+from ssp_runtime.sessions.checks import check_request_id
+from ssp_runtime.sessions.keeper import Keeper
 from ssp_runtime.sessions.session import Session
 from ssp_server import wire
+from ssp_server.caller import caller
 from ssp_server.readers import ChunkOptions, Reader, Readers, chunk_options
 from ssp_server.registry import Registry
 from ssp_server.services.ownership import take_over
+from ssp_server.states import SealedStates
 
 Response = generation_pb2.GenerateResponse
 
@@ -22,15 +26,20 @@ Response = generation_pb2.GenerateResponse
 @dataclass(frozen=True, kw_only=True)
 class GenerationService:
     registry: Registry
-    sessions: SessionManager
+    keeper: Keeper
     readers: Readers
+    states: SealedStates
 
     async def Generate(self, request: generation_pb2.GenerateRequest) -> AsyncIterator[Response]:
         options = chunk_options(request.stream_options)
         check_request_id(request.request_id)
         request_id = request.request_id or secrets.token_hex(8)
+        if request.HasField("expected_position") and not request.session_id:
+            raise InvalidRequest("expected_position needs a session_id")
         if request.session_id:
             responses = self._on_session(request, request_id, options)
+        elif request.state or request.return_state:
+            responses = self._with_state(request, request_id, options)
         else:
             responses = self._once(request, request_id, options)
         async for response in responses:
@@ -39,29 +48,34 @@ class GenerationService:
     async def Score(self, request: generation_pb2.ScoreRequest) -> generation_pb2.ScoreResponse:
         generator = self.registry.generator(request.model)
         rows = wire.several_token_ids(request.inputs, generator.tokenizer)
-        calls = generator.score(rows)
+        calls = generator.score(rows, owner=caller().tenant)
         await self.readers.finish_all(calls, generator.engine)
         return generation_pb2.ScoreResponse(scores=map(wire.score, calls, rows))
 
     async def _on_session(
         self, request: generation_pb2.GenerateRequest, request_id: str, options: ChunkOptions
     ) -> AsyncIterator[Response]:
-        session = self.sessions.get(request.session_id)
-        generator = self._generator_of(session, request.model)
         params = wire.sampling_params(request.sampling_params)
         if params.n != 1:
             raise InvalidRequest("n must be 1 on a session")
-        await take_over(session, request.request_id, generator)
-        call = self.sessions.start(
-            session,
-            wire.token_ids(request.input, generator.tokenizer),
-            params,
-            request_id=request.request_id,
-            expected_position=wire.expected_position(request),
-        )
-        reader = self.readers.add(call, generator.engine, options)
-        async for response in _responses(reader, request_id=request_id, index=0, session=session):
-            yield response
+        if request.state or request.return_state:
+            raise InvalidRequest("a session keeps its state on the server; leave state and return_state away")
+        async with self.keeper.using(request.session_id, caller().tenant) as session:
+            generator = self._generator_of(session, request.model)
+            prompt = wire.token_ids(request.input, generator.tokenizer)
+            await take_over(session, request.request_id, generator)
+            call = self.keeper.manager.start(
+                session,
+                prompt,
+                params,
+                _options(request, generator),
+                expected_position=wire.expected_position(request),
+            )
+            reader = self.readers.add(call, generator.engine, options)
+            async for taken in _chunks(reader):
+                if taken[-1].finish_reason is not None:
+                    await self.keeper.settled(session)
+                yield wire.generate_response(call, taken, request_id=request_id, index=0, session=session)
 
     def _generator_of(self, session: Session, model: str) -> Generator:
         if model and model != session.model:
@@ -71,36 +85,62 @@ class GenerationService:
     async def _once(
         self, request: generation_pb2.GenerateRequest, request_id: str, options: ChunkOptions
     ) -> AsyncIterator[Response]:
-        if request.HasField("expected_position"):
-            raise InvalidRequest("expected_position needs a session_id")
         generator = self.registry.generator(request.model)
         prompt = wire.token_ids(request.input, generator.tokenizer)
         params = wire.sampling_params(request.sampling_params)
         seeds = [(params.seed + i) % 2**64 for i in range(params.n)]
+        call_options = _options(request, generator)
         calls = [
-            generator.new_call(generator.new_sequence(kept=False), prompt, replace(params, seed=seed)) for seed in seeds
+            generator.new_call(generator.new_sequence(kept=False), prompt, replace(params, seed=seed), call_options)
+            for seed in seeds
         ]
-        streams = [
-            _responses(reader, request_id=request_id, index=i, session=None)
-            for i, reader in enumerate(self._submit(calls, generator, options))
-        ]
+        readers = self._submit(calls, generator, options)
+        streams = [_responses(reader, request_id=request_id, index=i) for i, reader in enumerate(readers)]
         async for response in streams[0] if len(streams) == 1 else _merged(streams):
             yield response
+
+    async def _with_state(
+        self, request: generation_pb2.GenerateRequest, request_id: str, options: ChunkOptions
+    ) -> AsyncIterator[Response]:
+        params = wire.sampling_params(request.sampling_params)
+        if params.n != 1:
+            raise InvalidRequest("n must be 1 with a state")
+        generator, sequence = await self.states.start(request)
+        prompt = wire.token_ids(request.input, generator.tokenizer)
+        call = generator.new_call(sequence, prompt, params, _options(request, generator))
+        (reader,) = self._submit([call], generator, options)
+        try:
+            async for response in _responses(reader, request_id=request_id, index=0):
+                if response.finish_reason and request.return_state and not call.num_left:
+                    response.state = await self.states.sealed(generator, sequence)
+                yield response
+        finally:
+            generator.discard(sequence)
 
     def _submit(self, calls: list[Call], generator: Generator, options: ChunkOptions) -> list[Reader]:
         generator.submit_all(calls)
         return [self.readers.add(call, generator.engine, options) for call in calls]
 
 
-async def _responses(
-    reader: Reader, *, request_id: str, index: int, session: Session | None
-) -> AsyncIterator[Response]:
+def _options(request: generation_pb2.GenerateRequest, generator: Generator) -> CallOptions:
+    options = wire.call_options(request, caller())
+    generator.check_inputs(options.received)
+    return options
+
+
+async def _responses(reader: Reader, *, request_id: str, index: int) -> AsyncIterator[Response]:
+    async for taken in _chunks(reader):
+        yield wire.generate_response(reader.call, taken, request_id=request_id, index=index, session=None)
+
+
+async def _chunks(reader: Reader) -> AsyncIterator[list[Progress]]:
+    """What the call brings; raises what ended it."""
     chunks = reader.chunks()
     try:
         async for taken in chunks:
             if taken[-1].error is not None:
                 raise taken[-1].error
-            yield wire.generate_response(reader.call, taken, request_id=request_id, index=index, session=session)
+            yield taken
     finally:
         await chunks.aclose()  # type: ignore[attr-defined]  # an async generator
 

@@ -13,8 +13,8 @@ async def take_over(session: Session, request_id: str, generator: Generator) -> 
 
     A connection can break long before the server hears of it.
     """
-    last_id, call = session.sequence.last_call or ("", None)
-    if call is None or not request_id or request_id != last_id or call.finish_reason is not None:
+    call = session.sequence.last_call
+    if call is None or not session.is_busy or not request_id or request_id != call.options.request_id:
         return
     generator.engine.cancel(call)
     waited = 0.0

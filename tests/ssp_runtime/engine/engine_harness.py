@@ -2,27 +2,33 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Ids
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 
+from ssp_runtime.engine.audit import Audit
+from ssp_runtime.engine.call import Call, CallOptions
 from ssp_runtime.engine.engine import EngineConfig
 from ssp_runtime.engine.generator import GenerationLimits, Generator
 from ssp_runtime.engine.observer import Observer
+from ssp_runtime.engine.progress import FinishReason, Progress
 from ssp_runtime.engine.sampling_params import SamplingParams
 from ssp_runtime.engine.scheduler import SchedulerConfig
-from ssp_runtime.engine.sequence import Call, Progress, Sequence
+from ssp_runtime.engine.sequence import Sequence
+from ssp_runtime.engine.stepping import SteppingCall
 from ssp_runtime.formats.artifact import Artifact, Description
 from ssp_runtime.formats.convert import to_recurrent
 from ssp_runtime.mixers.mamba import MambaConfig
 from ssp_runtime.mixers.s4d import S4DConfig
 from ssp_runtime.models.config import BlockConfig, LanguageModelHeadConfig, ModelConfig, TokenEmbeddingConfig
 from ssp_runtime.models.model import LanguageModel
-from ssp_runtime.sessions.manager import SessionLimits, SessionManager
+from ssp_runtime.sessions.manager import SessionManager
+from ssp_runtime.sessions.roster import SessionLimits
 from ssp_runtime.sessions.session import Session
 from ssp_runtime.tokenizers import ByteTokenizer
 from tests.greedy import Greedy
@@ -52,11 +58,17 @@ def tiny_model() -> LanguageModel:
 GREEDY = Greedy(tiny_model())
 
 
+def tiny_artifact() -> Artifact:
+    description = Description(model=CONFIG, form="recurrent", tokenizer=ByteTokenizer())
+    return Artifact(description=description, model=tiny_model(), fingerprint="")
+
+
 class Hooks(Observer):
     """Lets a test act in the engine's thread, at exactly one moment."""
 
     def __init__(self) -> None:
         self.reset()
+        self.audit: Audit | None = None
         self.rows: list[int] = []
         self.spills = self.restores = 0
 
@@ -64,6 +76,7 @@ class Hooks(Observer):
         """The test acts no more."""
         self.on_prefilled: Callable[[int], object] = lambda _: None
         self.on_token: Callable[[Call], object] = lambda _: None
+        self.on_delivered: Callable[[], object] = lambda: None
 
     def stepped(self, rows: int, seconds: float) -> None:  # noqa: ARG002
         self.rows.append(rows)
@@ -71,8 +84,18 @@ class Hooks(Observer):
     def prefilled(self, tokens: int, seconds: float) -> None:  # noqa: ARG002
         self.on_prefilled(tokens)
 
+    def admitted(self, call: Call) -> None:
+        if self.audit is not None:
+            self.audit.admitted(call)
+
     def token_generated(self, call: Call, since_last: float | None) -> None:  # noqa: ARG002
+        if self.audit is not None:
+            self.audit.token_generated(call)
         self.on_token(call)
+
+    def finished(self, call: Call, reason: FinishReason) -> None:  # noqa: ARG002
+        if self.audit is not None:
+            self.audit.finished(call)
 
     def spilled(self) -> None:
         self.spills += 1
@@ -84,13 +107,20 @@ class Hooks(Observer):
 class Driver:
     """An engine in its thread, with sessions over it. What a call computes stays unread until `finish` reads it."""
 
-    def __init__(self, *, limits: GenerationLimits, session_limits: SessionLimits, config: EngineConfig) -> None:
+    def __init__(
+        self,
+        *,
+        limits: GenerationLimits,
+        session_limits: SessionLimits,
+        config: EngineConfig,
+        artifact: Artifact | None = None,
+    ) -> None:
         self.hooks = Hooks()
         self._news = threading.Condition()
         self._taken: defaultdict[Call, list[Progress]] = defaultdict(list)
-        description = Description(model=CONFIG, form="recurrent", tokenizer=ByteTokenizer())
-        artifact = Artifact(description=description, model=tiny_model(), fingerprint="")
-        self.generator = Generator("tiny", artifact, config, limits, deliver=self._deliver, observer=self.hooks)
+        self.generator = Generator(
+            "tiny", artifact or tiny_artifact(), config, limits, deliver=self._deliver, observer=self.hooks
+        )
         self.engine, self.sessions = self.generator.engine, SessionManager(session_limits)
 
     def sequence(self) -> Sequence:
@@ -105,10 +135,25 @@ class Driver:
         return call
 
     def start(self, session: Session, prompt: Ids[int] = (), *, request_id: str = "", **sampling: Any) -> Call:
-        return self.sessions.start(session, prompt, params(**sampling), request_id=request_id)
+        return self.sessions.start(session, prompt, params(**sampling), CallOptions(request_id=request_id))
 
     def append(self, session: Session, prompt: Ids[int], *, request_id: str = "") -> Call:
-        return self.ended(self.sessions.start(session, prompt, None, request_id=request_id))
+        return self.ended(self.sessions.start(session, prompt, None, CallOptions(request_id=request_id)))
+
+    def append_to(self, sequence: Sequence, prompt: Ids[int]) -> Call:
+        """Folds a prompt in without generating; under way."""
+        call = self.generator.new_call(sequence, prompt, None)
+        self.generator.submit(call)
+        return call
+
+    def step(self, sequence: Sequence, pieces: Iterable[Ids[int]]) -> SteppingCall:
+        """A call under way that is fed piece by piece; the last ends it."""
+        call = SteppingCall(sequence)
+        self.generator.submit(call)
+        for piece in pieces:
+            self.engine.feed(call, [int(token) for token in piece])
+        self.engine.feed(call, (), last=True)
+        return call
 
     def complete(self, owner: Sequence | Session, prompt: Ids[int] = (), **sampling: Any) -> list[int]:
         """Runs a call to its end; its tokens."""
@@ -139,6 +184,10 @@ class Driver:
         """What was read of a call."""
         return [token for progress in self._taken[call] for token in progress.token_ids]
 
+    def outputs(self, call: SteppingCall) -> np.ndarray:
+        """What was read of a call: (L, V)."""
+        return np.concatenate([each.outputs for each in self._taken[call] if each.outputs is not None])
+
     def text(self, call: Call) -> str:
         return "".join(progress.text for progress in self._taken[call])
 
@@ -149,6 +198,7 @@ class Driver:
         return ended
 
     def _deliver(self, _: list[Call]) -> None:
+        self.hooks.on_delivered()
         with self._news:
             self._news.notify_all()
 
@@ -166,6 +216,10 @@ def driver(
     stall_seconds: float = 60.0,
     limits: GenerationLimits | None = None,
     session_limits: SessionLimits | None = None,
+    artifact: Artifact | None = None,
+    quantum: int | None = None,
+    prefix_bytes: int = 0,
+    turn_tokens: int = 256,
     started: bool = True,
 ) -> Iterator[Driver]:
     """An engine whose prompts are folded in pieces of exactly `piece` tokens."""
@@ -173,9 +227,16 @@ def driver(
         num_slots=slots,
         max_ahead=max_ahead,
         stall_seconds=stall_seconds,
-        scheduler=SchedulerConfig(min_piece=piece, max_piece=piece),
+        quantum=quantum,
+        prefix_bytes=prefix_bytes,
+        scheduler=SchedulerConfig(min_piece=piece, max_piece=piece, turn_tokens=turn_tokens),
     )
-    made = Driver(limits=limits or GenerationLimits(), session_limits=session_limits or SessionLimits(), config=config)
+    made = Driver(
+        limits=limits or GenerationLimits(),
+        session_limits=session_limits or SessionLimits(),
+        config=config,
+        artifact=artifact,
+    )
     if not started:
         yield made
         return

@@ -83,25 +83,51 @@ def test_vectors_of_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("numeric", "rows", "message"),
+    ("numeric", "row", "message"),
     [
-        (False, [], "one call takes 1 to 4 sequences, not 0"),
-        (False, [[0]] * 5, "one call takes 1 to 4 sequences, not 5"),
-        (False, [[0], []], "sequence 1 must have 1 to 50 tokens, not 0"),
-        (False, [[0] * 51], "sequence 0 must have 1 to 50 tokens, not 51"),
-        (False, [[0], [0], [4, 5]], "sequence 2: token id 5 is outside the vocabulary: ids are 0 to 4"),
-        (False, [np.zeros((2, 3))], "sequence 0 must be tokens"),
-        (True, [[0, 1]], "sequence 0 must be numbers"),
-        (True, [np.zeros((2, 4))], "sequence 0 must have vectors of 3 numbers"),
-        (True, [np.zeros((2, 3)), np.full((1, 3), np.nan)], "sequence 1 holds NaN or infinite numbers"),
+        (False, [], "it must have 1 to 50 tokens, not 0"),
+        (False, [0] * 51, "it must have 1 to 50 tokens, not 51"),
+        (False, [4, 5], "token id 5 is outside the vocabulary: ids are 0 to 4"),
+        (False, np.zeros((2, 3)), "it must be tokens"),
+        (True, [0, 1], "it must be numbers"),
+        (True, np.zeros((2, 4)), "it must have vectors of 3 numbers"),
+        (True, np.full((1, 3), np.nan), "it holds NaN or infinite numbers"),
     ],
 )
-def test_what_cannot_be_classified_is_named(numeric: bool, rows: list[list[int]], message: str) -> None:
+def test_what_cannot_be_classified(numeric: bool, row: list[int], message: str) -> None:
     with (
-        classifier(numeric=numeric, max_batch_sequences=4, max_input_tokens=50) as made,
+        classifier(numeric=numeric, started=False, max_input_tokens=50) as made,
         pytest.raises(InvalidRequest, match=message),
     ):
-        made.submit(rows)
+        made.check(row)
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_none_and_too_many(count: int) -> None:
+    with (
+        classifier(started=False, max_batch_sequences=4) as made,
+        pytest.raises(InvalidRequest, match=f"one call takes 1 to 4 sequences, not {count}"),
+    ):
+        made.submit([[0]] * count)
+
+
+def test_a_long_sequence_is_not_overtaken_for_ever() -> None:
+    """Short ones go on coming: each finished batch brings as many again."""
+    with classifier(started=False, batch_tokens=40) as made:
+        long = made.submit([[0] * 200])
+        left = 20
+
+        def refill(_: object) -> None:
+            nonlocal left
+            left -= 1
+            if left and not long.done():
+                made.submit([[0] * 2] * 20).add_done_callback(refill)
+
+        made.submit([[0] * 2] * 20).add_done_callback(refill)
+        made.start()
+        long.result(PATIENCE)
+        assert left > 15
+        made.stop()
 
 
 def test_a_failing_batch_fails_its_callers_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,14 @@
 """A call's two ends: what the engine folds, and what its reader takes."""
 
 from collections.abc import Sequence as Ids
+from dataclasses import replace
 
 import pytest
 
+from ssp_runtime.engine.call import Call, CallOptions
+from ssp_runtime.engine.progress import FinishReason, Progress
 from ssp_runtime.engine.sampling_params import SamplingParams
-from ssp_runtime.engine.sequence import PENALTY_WINDOW, Call, FinishReason, Progress, Sequence
+from ssp_runtime.engine.sequence import PENALTY_WINDOW, Sequence
 from ssp_runtime.tokenizers import ByteTokenizer
 
 
@@ -20,8 +23,7 @@ def admitted(owner: Sequence, prompt: Ids[int], *, folded: int) -> Call:
     call = Call(owner, prompt, SamplingParams())
     call.admitted = 0.0
     call.take_in()
-    call.todo = call.todo[folded:]
-    owner.folded += folded
+    call.skip(folded)
     return call
 
 
@@ -31,6 +33,15 @@ def progress(*tokens: int, finish_reason: FinishReason | None = None) -> Progres
 
 def tokens(taken: Ids[Progress]) -> list[int]:
     return [token for part in taken for token in part.token_ids]
+
+
+def test_received_tokens_that_the_call_before_left_behind_are_not_generated() -> None:
+    made = Call(sequence(3), [1], SamplingParams(), CallOptions(received=(7, 8, 9)))
+    made.begin_with(progress(7, 8))
+    assert tokens(made.take(9)) == [7, 8] and list(made.forced) == [9]
+    made.options = replace(made.options, received=(7,))
+    made.begin_with(progress(7, 8))
+    assert not made.forced
 
 
 @pytest.fixture
@@ -52,13 +63,14 @@ def test_what_could_not_be_delivered_comes_again_first(call: Call) -> None:
     taken = call.take(3)
     call.put(progress(5))
     call.put_back(taken)
-    assert tokens(call.undelivered()) == [0, 1, 2, 3, 4, 5]
+    assert list(call.untaken().token_ids) == [0, 1, 2, 3, 4, 5]
     assert tokens(call.take(100)) == [0, 1, 2, 3, 4, 5]
 
 
-def test_history_keeps_everything(call: Call) -> None:
+def test_what_was_taken_is_kept_too(call: Call) -> None:
     call.take(3)
-    assert tokens(call.history) == [0, 1, 2, 3, 4]
+    assert call.taken().token_ids == (0, 1, 2)
+    assert call.everything().token_ids == (0, 1, 2, 3, 4)
 
 
 def test_a_call_has_finished_once_its_last_progress_is_there(call: Call) -> None:
@@ -106,7 +118,7 @@ def test_the_penalty_window_after_a_cut_ends_where_folding_stopped() -> None:
 
 def test_the_position_never_goes_back_while_a_prompt_is_folded() -> None:
     owner = sequence(7, 9)
-    owner.committed_position = owner.position
-    call = Call(owner, [1, 2], SamplingParams())
-    call.take_in()
-    assert owner.position >= owner.committed_position == 8
+    call = admitted(owner, [1, 2], folded=0)
+    assert owner.position == 8
+    call.skip(1)
+    assert owner.position == 8

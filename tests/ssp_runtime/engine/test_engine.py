@@ -5,8 +5,9 @@ import time
 import pytest
 import torch
 
+from ssp_runtime.engine.call import Call
 from ssp_runtime.engine.generator import GenerationLimits
-from ssp_runtime.engine.sequence import Call, FinishReason
+from ssp_runtime.engine.progress import FinishReason
 from ssp_runtime.errors import Draining, Exhausted, InvalidRequest, StateCorrupt
 from ssp_runtime.state import initial_state
 from tests.ssp_runtime.engine.engine_harness import GREEDY, Driver, driver, params, tiny_model
@@ -128,9 +129,9 @@ def cancel_when(made: Driver, *, folded: int) -> None:
     """Cancels the next call to have folded so many tokens."""
 
     def check(_: int) -> None:
-        for call in made.engine._calls():
+        for call in made.engine._calls:
             if call.sequence.folded >= folded:
-                call.cancel()
+                made.engine.cancel(call)
 
     made.hooks.on_prefilled = check
 
@@ -164,7 +165,7 @@ def test_a_session_cancelled_in_a_prompt_can_go_on_from_there() -> None:
 def test_a_session_cancelled_while_generating_goes_on_like_an_uninterrupted_one() -> None:
     with driver() as made:
         sequence = made.sequence()
-        made.hooks.on_token = lambda call: call.cancel() if call.num_generated == 5 else None
+        made.hooks.on_token = lambda call: made.engine.cancel(call) if call.num_generated == 5 else None
         first = made.finish(made.submit(sequence, [1, 2]))
         assert len(first) == 5 and sequence.position == 3 + 5
         GREEDY.check(first + made.complete(sequence, max_tokens=20), [BOS, 1, 2])
@@ -175,7 +176,7 @@ def test_a_paused_call_that_is_cancelled_ends_at_once() -> None:
         paused = made.submit(made.sequence(), [1])
         made.wait(lambda: paused.num_unread == 4)
         started = time.monotonic()
-        paused.cancel()
+        made.engine.cancel(paused)
         made.engine.wake()
         assert made.ended(paused).finish_reason is FinishReason.ABORT
         assert time.monotonic() - started < 0.9, "it waited for a timer"
@@ -185,10 +186,10 @@ def test_a_call_cancelled_before_it_began_changes_nothing() -> None:
     with driver(started=False) as made:
         sequence = made.sequence()
         call = made.submit(sequence, [1, 2])
-        call.cancel()
+        made.engine.cancel(call)
         made.engine.start()
         assert made.ended(call).finish_reason is FinishReason.ABORT
-        assert sequence.position == sequence.version == made.engine.pool.num_used == 0
+        assert sequence.position == made.engine.pool.num_used == 0
         GREEDY.check(made.complete(sequence, [2], max_tokens=4), [BOS, 2])
         made.engine.stop()
 
@@ -267,7 +268,7 @@ def test_a_reader_that_lags_pauses_its_call_and_resumes_it() -> None:
         lagging.put_back([])
         lagging.take(17)
         made.finish(lagging)
-        GREEDY.check([token for part in lagging.history for token in part.token_ids], [BOS, 1])
+        GREEDY.check(list(lagging.everything().token_ids), [BOS, 1])
 
 
 def test_a_reader_that_never_reads_is_cut_and_its_state_committed() -> None:
@@ -275,7 +276,7 @@ def test_a_reader_that_never_reads_is_cut_and_its_state_committed() -> None:
         sequence = made.sequence()
         stalled = made.ended(made.submit(sequence, [1]))
         assert stalled.finish_reason is FinishReason.ABORT
-        assert sequence.position == sequence.committed_position == 2 + 4
+        assert sequence.position == sequence.settled == 2 + 4
         GREEDY.check(made.finish(stalled) + made.complete(sequence), [BOS, 1])
 
 
@@ -296,8 +297,8 @@ def test_a_corrupt_state_fails_only_its_own_call() -> None:
         calls = [made.submit(sequence, [i, 7], temperature=float(i % 2)) for i, sequence in enumerate(sequences)]
         made.finish(*calls)
         made.hooks.reset()
-        last = calls[2].history[-1]
-        assert last.finish_reason is FinishReason.ERROR and isinstance(last.error, StateCorrupt)
+        last = calls[2].last
+        assert last is not None and last.finish_reason is FinishReason.ERROR and isinstance(last.error, StateCorrupt)
         assert len(made.tokens(calls[2])) == 3
         for i in (0, 4):
             GREEDY.check(made.tokens(calls[i]), with_bos([i, 7]))
@@ -318,7 +319,7 @@ def test_the_engine_survives_a_failing_model(method: str, monkeypatch: pytest.Mo
         with monkeypatch.context() as patch:
             patch.setattr(tiny_model(), method, fail)
             failed = made.ended(made.submit(made.sequence(), [1, 2]))
-        assert isinstance(failed.history[-1].error, RuntimeError)
+        assert failed.last is not None and isinstance(failed.last.error, RuntimeError)
         assert failed.sequence.broken and failed.sequence not in made.engine.pool
         GREEDY.check(made.complete(other, max_tokens=5), [BOS, 3, *GREEDY.tokens([BOS, 3], 5)])
 
@@ -338,7 +339,7 @@ def test_stopping_ends_every_call_at_its_last_token() -> None:
         made.wait(lambda: paused.num_unread == 4)
         made.engine.stop()
         assert paused.finish_reason is waiting.finish_reason is FinishReason.ABORT
-        assert paused.sequence.committed_position == 2 + 4
+        assert paused.sequence.settled == 2 + 4
         with pytest.raises(Draining):
             made.submit(made.sequence(), [3])
 
@@ -354,3 +355,12 @@ def test_params_reach_the_sampler() -> None:
         drawn = [made.complete(made.sequence(), [1], temperature=1.0, seed=seed) for seed in (3, 3, 4)]
         assert drawn[0] == drawn[1] != drawn[2]
         assert params().greedy
+
+
+def test_a_bug_of_the_engine_ends_all_calls_and_not_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    with driver() as made:
+        with monkeypatch.context() as patch:
+            patch.setattr(type(made.engine), "_turn_over", lambda *_: 1 // 0)
+            failed = made.ended(made.submit(made.sequence(), [1, 2]))
+        assert failed.last is not None and isinstance(failed.last.error, ZeroDivisionError)
+        GREEDY.check(made.complete(made.sequence(), [3], max_tokens=5), with_bos([3]))

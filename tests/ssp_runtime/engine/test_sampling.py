@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ssp_runtime.engine import sampling
 from ssp_runtime.engine.sampling import Draw, sample, uniform
 from ssp_runtime.engine.sampling_params import SamplingParams
 
@@ -58,10 +59,43 @@ def test_only_tokens_that_pass_all_filters_come_and_all_of_them(
     row, positions = logits(seed=seed % 1000), range(200)
     expected = numpy_distribution(row[0].numpy(), params)
     tokens = sample(row.repeat(len(positions), 1), [Draw(params=params, position=at) for at in positions])
-    order = np.argsort(-expected, kind="stable")
-    inverse = np.searchsorted(expected[order].cumsum(), uniform([seed] * 200, positions), side="right")
-    assert tokens == order[inverse.clip(max=VOCAB - 1)].tolist()
+    inverse = np.searchsorted(expected.cumsum(), uniform([seed] * 200, positions), side="right")
+    assert tokens == inverse.clip(max=expected.nonzero()[0].max()).tolist()
     assert all(expected[tokens] > 0)
+
+
+@pytest.mark.parametrize("given", [{"top_k": 3}, {"top_p": 0.6}], ids=str)
+def test_of_equally_likely_tokens_the_lower_ids_pass_a_filter(given: dict[str, Any]) -> None:
+    row = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0, 0.0])
+    tokens = sample(row.repeat(300, 1), [draw(position=at, **given) for at in range(300)])
+    assert set(tokens) == {0, 1, 3}
+
+
+@example(u=1 - 2**-53, other=0.0, top_k=3)
+@given(u=st.floats(0, 1, exclude_max=True), other=st.floats(0, 1, exclude_max=True), top_k=st.integers(0, VOCAB))
+def test_a_larger_number_draws_no_lower_id(u: float, other: float, top_k: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "uniform", lambda *_: np.array([u, other]))
+        one, two = sample(logits().repeat(2, 1), [draw(top_k=top_k)] * 2)
+    assert one == two or (one < two) == (u < other)
+    assert {one, two} <= set(logits().topk(top_k or VOCAB).indices[0].tolist())
+
+
+@pytest.mark.parametrize("given", [{}, {"top_k": 4}, {"temperature": 0.0}], ids=str)
+def test_a_row_of_nan_leaves_its_neighbours_alone(given: dict[str, Any]) -> None:
+    rows, draws = logits(3), [draw(position=at, **given) for at in range(3)]
+    expected = sample(rows.clone(), draws)
+    rows[1] = torch.nan
+    drawn = sample(rows, draws)
+    assert (drawn[0], drawn[2]) == (expected[0], expected[2])
+
+
+def test_a_large_vocabulary_is_drawn_from_as_a_small_one() -> None:
+    """Its rows go piece by piece."""
+    wide = torch.full((3, 50_000), -torch.inf)
+    wide[:, 49_000 : 49_000 + VOCAB] = logits(3)
+    draws = [draw(position=at, top_k=5 * (at % 2)) for at in range(3)]
+    assert sample(wide, draws) == [49_000 + token for token in sample(logits(3), draws)]
 
 
 @pytest.mark.parametrize(
@@ -97,6 +131,20 @@ def test_a_draw_depends_on_seed_and_position_alone() -> None:
     assert together == alone == backwards
     assert len({sample(logits(), [draw(position=at)])[0] for at in range(50)}) > 3, "the position has no effect"
     assert len({sample(logits(), [draw(seed=seed)])[0] for seed in range(50)}) > 3, "the seed has no effect"
+
+
+@pytest.mark.parametrize("cold", [0.0, 1e-310])
+def test_cold_rows_beside_warm_ones(cold: float) -> None:
+    rows = logits(6)
+    mixed = sample(rows.clone(), [draw(position=at, temperature=cold if at % 2 else 1.0) for at in range(6)])
+    warm = sample(rows.clone(), [draw(position=at) for at in range(6)])
+    assert mixed[1::2] == rows.argmax(-1).tolist()[1::2] and mixed[::2] == warm[::2]
+
+
+def test_greedy_takes_the_first_of_the_likeliest_beside_warm_rows_too() -> None:
+    rows = torch.tensor([0.0, 7.0, 7.0]).repeat(40, 1)
+    drawn = sample(rows, [draw(position=at, temperature=float(at % 2)) for at in range(40)])
+    assert set(drawn[::2]) == {1} and set(drawn[1::2]) == {1, 2}
 
 
 def test_a_row_with_penalties_leaves_its_neighbours_alone() -> None:

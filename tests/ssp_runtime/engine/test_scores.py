@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ssp_runtime.engine import scores as scores_module
+from ssp_runtime.engine.call import ScoringCall
 from ssp_runtime.engine.generator import GenerationLimits
 from ssp_runtime.errors import Exhausted, InvalidRequest, PositionMismatch, SessionBusy
 from tests.ssp_runtime.engine.engine_harness import GREEDY, Driver, driver, tiny_model
@@ -24,7 +25,12 @@ def expected(context: Ids[int], ids: Ids[int]) -> list[float]:
 
 
 def scores(made: Driver, prompts: Ids[Ids[int]]) -> list[list[float]]:
-    return [made.ended(call).scores or [] for call in made.generator.score(prompts)]
+    return [ended(made, call) for call in made.generator.score(prompts)]
+
+
+def ended(made: Driver, call: ScoringCall) -> list[float]:
+    made.ended(call)
+    return call.scores
 
 
 @pytest.mark.parametrize("piece", [1, 10, 2048])
@@ -58,7 +64,7 @@ def test_a_peek_leaves_the_session_as_it_was(slots: int) -> None:
         before = (session.sequence.position, session.sequence.version)
         calls = made.sessions.peek(session, CONTINUATIONS)
         for call, continuation in zip(calls, CONTINUATIONS, strict=True):
-            found = made.ended(call).scores
+            found = ended(made, call)
             assert found == pytest.approx(expected([0, *TEXT, *said], continuation), abs=1e-4)
         assert (session.sequence.position, session.sequence.version) == before
         GREEDY.check(said + made.complete(session), [0, *TEXT])
@@ -67,7 +73,7 @@ def test_a_peek_leaves_the_session_as_it_was(slots: int) -> None:
 def test_a_peek_into_a_new_session() -> None:
     with driver() as made:
         (call,) = made.sessions.peek(made.open(), [TEXT])
-        assert made.ended(call).scores == pytest.approx(expected([0], TEXT), abs=1e-4)
+        assert ended(made, call) == pytest.approx(expected([0], TEXT), abs=1e-4)
 
 
 def test_refusals() -> None:

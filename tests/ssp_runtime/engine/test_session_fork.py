@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
 
 from ssp_runtime.errors import Exhausted, InvalidRequest, PositionMismatch, SessionBusy, StateCorrupt, UnknownCheckpoint
-from ssp_runtime.sessions.manager import SessionLimits
+from ssp_runtime.sessions.roster import SessionLimits
 from ssp_runtime.sessions.session import Session
 from tests.ssp_runtime.engine.engine_harness import GREEDY, driver
 
@@ -81,7 +81,7 @@ def test_a_session_is_rewound_as_often_as_one_likes(slots: int) -> None:
             GREEDY.check(said, [*CONTEXT, 9])
             made.complete(other, [1], max_tokens=2)
             made.sessions.rewind(session, "here")
-            assert (session.sequence.position, session.sequence.committed_position) == (20, 20)
+            assert (session.sequence.position, session.sequence.settled) == (20, 20)
         assert session.sequence.version == version + 6
         GREEDY.check(made.complete(session), CONTEXT)
 

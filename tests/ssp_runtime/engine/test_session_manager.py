@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssp_runtime.engine.call import Call
 from ssp_runtime.engine.generator import GenerationLimits
-from ssp_runtime.engine.sequence import Call, FinishReason
+from ssp_runtime.engine.progress import FinishReason
 from ssp_runtime.errors import (
     Exhausted,
     InvalidRequest,
@@ -17,7 +18,7 @@ from ssp_runtime.errors import (
     StateCorrupt,
     UnknownSession,
 )
-from ssp_runtime.sessions.manager import SessionLimits
+from ssp_runtime.sessions.roster import SessionLimits
 from ssp_runtime.sessions.session import Session
 from tests.ssp_runtime.engine.engine_harness import GREEDY, Driver, driver, tiny_model
 
@@ -27,7 +28,7 @@ CONTEXT = [0, *TEXT]
 
 def cut_after(made: Driver, session: Session, tokens: int, **sampling: object) -> Call:
     """A call "first" that is cut after so many tokens, none of them delivered."""
-    made.hooks.on_token = lambda call: call.cancel() if call.num_generated == tokens else None
+    made.hooks.on_token = lambda call: made.engine.cancel(call) if call.num_generated == tokens else None
     cut = made.ended(made.start(session, TEXT, request_id="first", **sampling))
     made.hooks.reset()
     assert cut.finish_reason is FinishReason.ABORT and cut.num_generated == tokens
@@ -41,7 +42,7 @@ def test_appending_in_pieces_equals_one_prompt(cuts: list[int]) -> None:
         session, begin = made.open(), 0
         for end in sorted(set(cuts)):
             made.append(session, TEXT[begin:end])
-            assert session.sequence.position == session.sequence.committed_position == 1 + end
+            assert session.sequence.position == session.sequence.settled == 1 + end
             begin = end
         GREEDY.check(made.complete(session, TEXT[begin:]), CONTEXT)
 
@@ -57,7 +58,7 @@ def test_version_and_positions() -> None:
             lambda: made.complete(session, [1], max_tokens=1),
         ):
             step()
-            states.append((sequence.position, sequence.committed_position, sequence.version))
+            states.append((sequence.position, sequence.settled, sequence.version))
         assert states == [(0, 0, 0), (44, 44, 1), (49, 49, 2), (51, 51, 3)]
 
 
@@ -78,7 +79,7 @@ def test_a_retried_append_folds_once() -> None:
         session = made.open()
         for _ in range(3):
             call = made.append(session, TEXT, request_id="a")
-            assert (call.num_prompt_tokens, call.history[-1].position) == (44, 44)
+            assert call.last is not None and (call.num_prompt_tokens, call.last.position) == (44, 44)
         assert session.sequence.version == 1
         GREEDY.check(made.complete(session), CONTEXT)
 
@@ -97,7 +98,7 @@ def test_a_retry_after_two_cuts_goes_on_too() -> None:
     with driver() as made:
         session = made.open()
         cut_after(made, session, 5)
-        cut_after(made, session, 3)
+        cut_after(made, session, 8)
         tokens = made.finish(made.start(session, TEXT, request_id="first"))
         assert len(tokens) == 12
         GREEDY.check(tokens, CONTEXT)
@@ -106,7 +107,7 @@ def test_a_retry_after_two_cuts_goes_on_too() -> None:
 def test_a_retry_after_a_cut_in_the_prompt_folds_the_rest() -> None:
     with driver(piece=10) as made:
         session = made.open()
-        made.hooks.on_prefilled = lambda _: list(map(Call.cancel, made.engine._calls()))
+        made.hooks.on_prefilled = lambda _: list(map(made.engine.cancel, made.engine._calls))
         made.ended(made.start(session, TEXT, request_id="first"))
         made.hooks.reset()
         assert 10 <= session.sequence.position < 44
@@ -325,7 +326,8 @@ def test_a_session_that_nobody_uses_for_its_ttl_is_closed() -> None:
                 made.sessions.get(gone.id)
         assert made.sessions.list("", "", 9)[0] == [kept, forked]
         assert sum(made.sessions.census().state_bytes.values()) == 2 * made.generator.state_bytes
-        made.wait(lambda: gone.sequence not in made.engine.pool)
+        made.settle()
+        assert gone.sequence not in made.engine.pool
 
 
 def test_every_use_starts_the_ttl_again() -> None:

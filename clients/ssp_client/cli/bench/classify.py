@@ -11,6 +11,7 @@ from ssp_client.cli.connection import ModelName, OptionalInt, OptionalPath, Serv
 from ssp_client.cli.output import table
 from ssp_client.client import Client
 from ssp_client.types import ModelInfo
+from ssp_client.window import LOOK_AHEAD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +29,9 @@ class Classify:
     num_sequences: int = 100
     """Sequences of each length."""
     batch_size: OptionalInt = None
-    """Sequences per call."""
-    in_flight: int = 4
-    """Calls under way at once."""
+    """Sequences per message."""
+    look_ahead: int = LOOK_AHEAD
+    """Sequences under way at once."""
     seed: int = 0
     """Of the sequences."""
     json: OptionalPath = None
@@ -66,7 +67,7 @@ class Classify:
             length=length,
             count=self.num_sequences,
             batch_size=self.batch_size,
-            in_flight=self.in_flight,
+            look_ahead=self.look_ahead,
             seed=self.seed,
         )
 

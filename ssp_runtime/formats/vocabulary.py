@@ -1,0 +1,78 @@
+"""The vocabulary of another program's checkpoint."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ssp_runtime import tokenizers
+from ssp_runtime.errors import ArtifactError
+from ssp_runtime.formats.checkpoint import Checkpoint
+from ssp_runtime.models.config import EmbeddingConfig, NumberEmbeddingConfig
+from ssp_runtime.tokenizers import ByteTokenizer, HuggingFaceTokenizer, TokenIds, Tokenizer, WorldTokenizer
+from ssp_runtime.tokenizers.huggingface import VOCABULARY_FILE
+
+_NUM_BYTES = 256
+
+
+def vocabulary(checkpoint: Checkpoint, embedding: EmbeddingConfig) -> Tokenizer | None:
+    """That in the folder of the checkpoint, if any; without one a model of 256 tokens is over bytes, and any other
+    takes ids. None for a model of numbers. Raises `ArtifactError`."""
+    if isinstance(embedding, NumberEmbeddingConfig):
+        return None
+    if (checkpoint.path / VOCABULARY_FILE).exists():
+        return _huggingface(checkpoint.path, checkpoint.config)
+    if embedding.vocab_size == _NUM_BYTES and not checkpoint.config:
+        return ByteTokenizer(bos_id=None)
+    return TokenIds(embedding.vocab_size, _one(checkpoint.config.get("eos_token_id")))
+
+
+def vocabulary_from(name: str) -> Tokenizer:
+    """By the name of a kind ("bytes", "dna", "hyenadna"), or from a file: `tokenizer.json`, or RWKV's vocabulary.
+
+    Raises:
+        ArtifactError: it is none of these.
+    """
+    path = Path(name)
+    if not path.exists():
+        return tokenizers.from_json({"kind": name})
+    contents = path.read_bytes()
+    return HuggingFaceTokenizer(contents) if path.suffix == ".json" else WorldTokenizer(contents)
+
+
+def _huggingface(folder: Path, config: Mapping[str, Any]) -> HuggingFaceTokenizer:
+    """It puts the beginning of a text before one if the published tokenizer does."""
+    contents = (folder / VOCABULARY_FILE).read_bytes()
+    plain = HuggingFaceTokenizer(contents)
+    settings, generation = _settings(folder, "tokenizer_config.json"), _settings(folder, "generation_config.json")
+    bos_id = _one(plain.prefix)
+    if bos_id is None and settings.get("add_bos_token"):
+        bos_id = _special(plain, settings, "bos_token")
+    ends = [_one(said.get("eos_token_id")) for said in (generation, config)] + [_special(plain, settings, "eos_token")]
+    return HuggingFaceTokenizer(contents, bos_id, next((end for end in ends if end is not None), None))
+
+
+def _settings(folder: Path, name: str) -> dict[str, Any]:
+    """Empty if there is no such file."""
+    try:
+        settings = json.loads((folder / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{folder / name} cannot be read; copy it again: {error}") from error
+    if not isinstance(settings, dict):
+        raise ArtifactError(f"{folder / name} holds no JSON object")
+    return settings
+
+
+def _special(tokenizer: HuggingFaceTokenizer, settings: Mapping[str, Any], name: str) -> int | None:
+    """The id of a token that is named as text, or as an object with its text."""
+    given = settings.get(name)
+    text = given.get("content") if isinstance(given, dict) else given
+    return tokenizer.id_of(text) if isinstance(text, str) else None
+
+
+def _one(given: object) -> int | None:
+    """The first of several ids."""
+    first = given[0] if isinstance(given, list) and given else given
+    return first if isinstance(first, int) and not isinstance(first, bool) else None

@@ -1,0 +1,82 @@
+"""Vocabularies in a `tokenizer.json`."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from itertools import takewhile
+from typing import Any
+
+import tokenizers as library
+
+from ssp_runtime.errors import ArtifactError
+from ssp_runtime.tokenizers.base import Detokenizer, Tokenizer
+from ssp_runtime.tokenizers.decoding import decoding
+from ssp_runtime.tokenizers.pieces import PieceDetokenizer
+
+VOCABULARY_FILE = "tokenizer.json"
+
+
+class HuggingFaceTokenizer(Tokenizer):
+    """As the `tokenizers` library reads the file. Special tokens are no text."""
+
+    kind = "huggingface"
+
+    def __init__(self, contents: bytes, bos_id: int | None = None, eos_id: int | None = None) -> None:
+        """Raises `ArtifactError`."""
+        self._contents, self._bos_id, self._eos_id = contents, bos_id, eos_id
+        self._library = _parsed(contents)
+        self._library.no_truncation()
+        self._library.no_padding()
+        described = json.loads(contents)
+        self._decoded = decoding(described.get("decoder"))
+        self._special = {token["id"] for token in described.get("added_tokens", ()) if token["special"]}
+        for number in (bos_id, eos_id):
+            if number is not None and not 0 <= number < self.vocab_size:
+                raise ArtifactError(f"the beginning or end of a text is {number}, which tokenizer.json does not have")
+
+    @property
+    def vocab_size(self) -> int:
+        return max(self._library.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    @property
+    def bos_id(self) -> int | None:
+        return self._bos_id
+
+    @property
+    def eos_id(self) -> int | None:
+        return self._eos_id
+
+    def encode(self, text: str) -> list[int]:
+        return list(self._library.encode(text, add_special_tokens=False).ids)
+
+    def id_of(self, token: str) -> int | None:
+        return self._library.token_to_id(token)
+
+    @property
+    def prefix(self) -> list[int]:
+        """What the file puts before every text."""
+        encoding = self._library.encode("a", add_special_tokens=True)
+        marked = zip(encoding.ids, encoding.special_tokens_mask, strict=True)
+        return [number for number, _ in takewhile(lambda pair: pair[1], marked)]
+
+    def detokenizer(self) -> Detokenizer:
+        return PieceDetokenizer(self._piece)
+
+    def _piece(self, token: int, begins: bool) -> bytes | None:
+        text = None if token in self._special else self._library.id_to_token(token)
+        return None if text is None else self._decoded(text, begins)
+
+    def to_json(self) -> dict[str, Any]:
+        digest = hashlib.sha256(self._contents).hexdigest()
+        return {**super().to_json(), "bos_id": self._bos_id, "eos_id": self._eos_id, "sha256": digest}
+
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        return {VOCABULARY_FILE: self._contents}
+
+
+def _parsed(contents: bytes) -> library.Tokenizer:
+    try:
+        return library.Tokenizer.from_buffer(contents)
+    except Exception as error:  # the library raises nothing narrower
+        raise ArtifactError(f"{VOCABULARY_FILE} cannot be read; copy it again: {error}") from error

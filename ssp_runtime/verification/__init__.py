@@ -1,0 +1,1 @@
+"""Whether the forms of a model, and other programs' forms of it, compute the same."""
