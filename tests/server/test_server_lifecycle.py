@@ -197,7 +197,7 @@ def test_a_drain_that_takes_too_long_ends_streams_at_a_token(models: Path, greed
         tokens += [token for chunk in chunks for token in chunk.token_ids]
         assert last.finish_reason is FinishReason.ABORT and last.usage is not None
         assert last.usage.completion_tokens == len(tokens)
-        assert tokens[:20] == greedy.tokens([0, *b"a"], 20)
+        assert tokens[:20] == greedy.tokens([0, *b"a"], 20)[: len(tokens)]
         assert server.wait() == 0
 
 

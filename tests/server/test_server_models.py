@@ -112,7 +112,7 @@ def test_calls_under_way_are_finished_and_new_ones_refused(
     admin: Client, user: Client, greedy: Greedy, open_once: Callable[[str], bool]
 ) -> None:
     with loaded(admin, "chat", "writer"), ThreadPoolExecutor() as threads:
-        held = stream(user, "chat", 500)
+        held = stream(user, "chat", 150)
         unloading = threads.submit(admin.unload_model, "chat", force=True)
         with pytest.raises(Unavailable, match="'chat' is being unloaded"):
             eventually(lambda: not open_once("chat"))
@@ -120,7 +120,7 @@ def test_calls_under_way_are_finished_and_new_ones_refused(
         chunks = list(held)
         unloading.result(PATIENCE)
     tokens = [token for chunk in chunks for token in chunk.token_ids]
-    assert len(tokens) == 499 and chunks[-1].finish_reason is FinishReason.LENGTH
+    assert len(tokens) == 149 and chunks[-1].finish_reason is FinishReason.LENGTH
     assert tokens[:40] == greedy.tokens([0, *b"a"], 41)[1:]
 
 

@@ -1,6 +1,7 @@
 """What a client is told of each error: the status, its reason, and when to ask again."""
 
 import pytest
+import structlog
 from google.rpc import error_details_pb2
 from grpc import StatusCode
 
@@ -39,7 +40,8 @@ def test_what_goes_wrong_with_stored_sessions(
     assert (retry.retry_delay.ToTimedelta().total_seconds() > 0) is again
 
 
-def test_of_a_lost_state_an_error_id_is_told() -> None:
+def test_of_a_lost_state_an_error_id_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssp_server.errors.log", structlog.wrap_logger(structlog.ReturnLogger()))
     status, info = to_status(errors.StateCorrupt("layers.3 holds NaN")), error_details_pb2.ErrorInfo()
     assert status.details[0].Unpack(info)
     assert (status.code, info.reason) == (StatusCode.INTERNAL.value[0], "STATE_CORRUPT")

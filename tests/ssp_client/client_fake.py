@@ -125,6 +125,8 @@ class FakeServer(
         for number, message in enumerate(self._messages(request, context)):
             if failure and number == failure.after:
                 failure.abort(context)
+            if not context.is_active():  # who read has gone
+                return
             if request.session_id:
                 self.positions[request.session_id] = message.session.position
             yield message
