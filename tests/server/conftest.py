@@ -75,7 +75,7 @@ def admin(managed: ServerProcess) -> Iterator[Client]:
 
 @pytest.fixture
 def user(managed: ServerProcess) -> Iterator[Client]:
-    with Client(managed.target, token="user-token", timeout=PATIENCE) as made:
+    with Client(managed.target, token="user-token", timeout=PATIENCE, recovery_seconds=0) as made:
         yield made
 
 
