@@ -137,7 +137,7 @@ class Engaged:
         """Tokens of each call so far, told whenever there are more, until all have ended."""
         count = dict.fromkeys(calls, 0)
         while any(call.finish_reason is None for call in calls) or min(count.values()) < max(count.values()):
-            for call in self._news.get():
+            for call in filter(count.__contains__, self._news.get()):  # not one of the turn before
                 count[call] += sum(len(progress.token_ids) for progress in call.take(1_000_000))
             self.engine.wake()
             yield count
