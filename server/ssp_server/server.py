@@ -127,7 +127,7 @@ class Server:
             ),
             "Admin": AdminService(
                 registry=self._registry,
-                tally=Tally(self._keeper.manager),
+                tally=Tally(self._keeper),
                 border=border,
                 metrics=self._metrics,
                 drain=self._drain,

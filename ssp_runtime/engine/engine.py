@@ -87,7 +87,6 @@ class Engine:
         self._mailbox = Mailbox()
         self._turns: Turns[Call] = Turns(num_slots, config.scheduler.turn_tokens)
         self._calls: dict[Call, None] = {}
-        self._seated: set[Call] = set()  # have a slot for a turn
         self._paused: list[Call] = []  # the reader lags, or more input is to come
         self._news: list[Call] = []  # calls with something to read, told once a round
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
@@ -236,7 +235,6 @@ class Engine:
             self._seat(call)
 
     def _seat(self, call: Call) -> None:
-        self._seated.add(call)
         self._rows.seat(call.sequence, self._may_leave)
         if call.admitted is None:
             call.admitted = time.monotonic()
@@ -245,7 +243,6 @@ class Engine:
         self._go_on(call)
 
     def _unseat(self, call: Call) -> None:
-        self._seated.discard(call)
         self._prompts.discard(call)
         self._rows.rest(call.sequence)
 
@@ -256,7 +253,7 @@ class Engine:
 
     def _may_leave(self, sequence: Sequence) -> bool:
         """Whether its slot is not needed now."""
-        return sequence.call not in self._seated
+        return sequence.call is None or not self._turns.has_slot(sequence.call)
 
     def _go_on(self, call: Call) -> None:
         """What a call that has a slot does next."""
@@ -302,9 +299,9 @@ class Engine:
                 self._finish(call, FinishReason.ERROR, error)
             return
         now = time.monotonic()
+        self._turns.stepped(calls)
         self._observer.stepped(len(calls), now - started)
         for row, (call, sound, token) in enumerate(zip(calls, sound_R, tokens, strict=True)):
-            self._turns.computed(call, 1)
             if not sound:
                 self._finish(call, FinishReason.ERROR, StateCorrupt(_NOT_FINITE))
             elif token is None:

@@ -18,7 +18,7 @@ from ssp_runtime.formats.artifact import Artifact
 from ssp_runtime.models.config import NumberEmbeddingConfig
 from ssp_runtime.models.model import CausalModel
 from ssp_runtime.state import StateSpec
-from ssp_runtime.tokenizers import ByteTokenizer, Detokenizer, Tokenizer
+from ssp_runtime.tokenizers import ByteTokenizer, Tokenizer
 
 MAX_TOP = 1024  # likeliest tokens of a step
 
@@ -81,11 +81,9 @@ class Generator:
         self.engine.stop()
 
     def new_sequence(self, *, kept: bool) -> Sequence:
-        return Sequence(self.new_detokenizer(), kept=kept)
-
-    def new_detokenizer(self) -> Detokenizer:
-        """Of a model over numbers it is never given anything."""
-        return ByteTokenizer().detokenizer() if self.takes_numbers else self.tokenizer.detokenizer()
+        """Of a model over numbers the detokenizer is never given anything."""
+        tokenizer = ByteTokenizer() if self.takes_numbers else self.tokenizer
+        return Sequence(tokenizer.detokenizer(), kept=kept)
 
     def new_call(
         self,
@@ -101,18 +99,14 @@ class Generator:
         Raises:
             InvalidRequest: a parameter, a token or the prompt's length is out of bounds, or there is nothing to do.
         """
-        if params is not None:
-            params.check(self.tokenizer.vocab_size, self.limits.max_tokens)
-        prompt = self._checked(sequence, prompt)
+        prompt = self._checked(sequence, prompt, params)
         if not prompt and (params is None or sequence.pending is None):
             raise InvalidRequest("the input is empty, and nothing is pending to go on from; give at least one token")
         return Call(sequence, prompt, params, options)
 
     def repeated(self, last: Call, prompt: Ids[Input], params: SamplingParams | None, options: CallOptions) -> Call:
         """The last call of a sequence again: see `Call.repeated`. Raises as `new_call`."""
-        if params is not None:
-            params.check(self.tokenizer.vocab_size, self.limits.max_tokens)
-        prompt = self._checked(last.sequence, prompt)
+        prompt = self._checked(last.sequence, prompt, params)
         if last.num_left > len(prompt):
             raise InvalidRequest("request_id names another call than this one; choose a new one")
         return last.repeated(prompt, params, options)
@@ -188,8 +182,10 @@ class Generator:
     def discard(self, sequence: Sequence) -> None:
         self.engine.discard(sequence)
 
-    def _checked(self, sequence: Sequence, prompt: Ids[Input]) -> Ids[Input]:
-        """With the beginning-of-text token where it belongs."""
+    def _checked(self, sequence: Sequence, prompt: Ids[Input], params: SamplingParams | None = None) -> Ids[Input]:
+        """The prompt, with the beginning-of-text token where it belongs. Raises `InvalidRequest`."""
+        if params is not None:
+            params.check(self.tokenizer.vocab_size, self.limits.max_tokens)
         self.check_inputs(prompt)
         bos = None if self.takes_numbers else self.tokenizer.bos_id
         if sequence.position == 0 and bos is not None and tuple(prompt[:1]) != (bos,):

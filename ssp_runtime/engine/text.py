@@ -19,9 +19,8 @@ class TextStream:
         """The text that this token makes certain. Before `min_tokens` no stop text counts."""
         self._held += self._detokenizer.push([token])
         self._pushed += 1
-        if not self._stops or self._pushed < self._min_tokens:
-            return self.flush(final=False)
-        return self._shown(self._certain())
+        seeks = self._stops and self._pushed >= self._min_tokens
+        return self._shown(self._certain() if seeks else len(self._held))
 
     def _certain(self) -> int:
         """How much of what is held may be shown."""

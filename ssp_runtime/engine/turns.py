@@ -7,7 +7,7 @@ round:
 
     for call in turns.late(now): finish it          # and forget it
     yielding, entering = turns.turnover(now)        # spill the ones, place the others
-    compute; turns.computed(call, tokens)           # for each row that advanced
+    compute; turns.stepped(calls)                   # and `computed` for more tokens than one of a call
 
 `add` is for a call that wants a slot, `rest` for one that wants none until its reader catches up, `forget` for one that
 has ended.
@@ -15,6 +15,7 @@ has ended.
 
 import math
 from bisect import bisect_left, insort
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -75,12 +76,21 @@ class Turns(Generic[T]):
             self._deadlines.remove(task)
             self._pace.ended += 1
 
+    def has_slot(self, task: T) -> bool:
+        return task in self._left
+
     def late(self, now: float) -> list[T]:
         """The calls whose deadline has passed, resting ones too. They hold no slot and get none any more."""
         late = self._deadlines.before(now)
         for task in late:
             self.rest(task)
         return late
+
+    def stepped(self, tasks: Iterable[T]) -> None:
+        """A token of each of these calls; as `computed`."""
+        for task in tasks:
+            if left := self._left[task]:
+                self._left[task] = left - 1
 
     def computed(self, task: T, tokens: int) -> None:
         """Tokens of a call with a slot. What it computes when its turn is over is free, for then nobody waits."""

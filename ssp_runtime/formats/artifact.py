@@ -21,6 +21,7 @@ from torch import Tensor
 from ssp_runtime import tokenizers
 from ssp_runtime.errors import ArtifactError, InvalidRequest
 from ssp_runtime.formats.convert import to_recurrent
+from ssp_runtime.formats.json_file import CONFIG_FILE, read_json
 from ssp_runtime.formats.weights import fitting
 from ssp_runtime.mixers.base import validated
 from ssp_runtime.models import config as model_config
@@ -37,7 +38,6 @@ from ssp_runtime.models.model import (
 from ssp_runtime.tokenizers import Tokenizer
 
 FORMAT_VERSION = 1
-CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
 Form = Literal["training", "recurrent"]
@@ -150,7 +150,9 @@ def load(folder: Path) -> Artifact:
     Raises:
         ArtifactError: a file is missing, damaged, or not what the configuration says.
     """
-    data = _read_config(folder)
+    data = read_json(folder / CONFIG_FILE)
+    if data.get("format_version") != FORMAT_VERSION:
+        raise ArtifactError(f"{folder} is not of format version {FORMAT_VERSION}, the one this program reads")
     description = _parse(data, folder)
     weights = _read_weights(folder)
     if _fingerprint(data, weights) != data.get("fingerprint"):
@@ -199,19 +201,6 @@ def _fingerprint(configuration: dict[str, Any], weights: dict[str, Tensor]) -> s
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG_FILE
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{folder} is no model folder: it has no {CONFIG_FILE}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}") from error
-    if not isinstance(data, dict) or data.get("format_version") != FORMAT_VERSION:
-        raise ArtifactError(f"{path} is not of format version {FORMAT_VERSION}, the one this program reads")
-    return data
 
 
 def _parse(data: dict[str, Any], folder: Path) -> Description:

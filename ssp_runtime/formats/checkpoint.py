@@ -1,6 +1,5 @@
 """Checkpoints that other programs wrote, read tensor by tensor: nothing in them is run, and no second copy is made."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -13,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ssp_runtime.errors import ArtifactError
+from ssp_runtime.formats.json_file import CONFIG_FILE, read_json
 
-CONFIG_FILE = "config.json"
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -66,7 +65,7 @@ class Folder(Checkpoint):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.config = _read_json(path / CONFIG_FILE)
+        self.config = read_json(path / CONFIG_FILE)
         self._files = ExitStack()
         try:
             self._of = {name: file for file in map(self._open, _weight_files(path)) for name in file.keys()}  # noqa: SIM118
@@ -132,7 +131,7 @@ class PickledFolder(Tensors):
     def __init__(self, path: Path) -> None:
         files = sorted(path.glob("pytorch_model*.bin"))
         super().__init__({name: tensor for file in files for name, tensor in _unpickled(file).items()}, path)
-        self.config = _read_json(path / CONFIG_FILE)
+        self.config = read_json(path / CONFIG_FILE)
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -166,23 +165,11 @@ class Watched(Checkpoint):
         return self._checkpoint.read(name)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path.parent} is no model folder: it has no {path.name}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}") from error
-    if not isinstance(data, dict):
-        raise ArtifactError(f"{path} holds no JSON object")
-    return data
-
-
 def _weight_files(path: Path) -> Iterator[Path]:
     if not (path / _INDEX).exists():
         yield path / _WEIGHTS
         return
-    places = _read_json(path / _INDEX).get("weight_map")
+    places = read_json(path / _INDEX).get("weight_map")
     if not isinstance(places, dict):
         raise ArtifactError(f"{path / _INDEX} says of no tensor where it is")
     for name in sorted(set(map(str, places.values()))):

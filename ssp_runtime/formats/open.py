@@ -1,15 +1,15 @@
 """Any model that there is: our artifact, another program's checkpoint, or a name on the Hugging Face hub."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 from ssp_runtime.errors import ArtifactError
 from ssp_runtime.formats import artifact, hub
-from ssp_runtime.formats.artifact import CONFIG_FILE, Artifact
+from ssp_runtime.formats.artifact import Artifact
 from ssp_runtime.formats.checkpoint import PICKLES, holds_pickles
 from ssp_runtime.formats.convert import to_recurrent
 from ssp_runtime.formats.foreign import load_foreign
+from ssp_runtime.formats.json_file import CONFIG_FILE, read_json
 
 
 def open_model(source: str | Path) -> Artifact:
@@ -55,6 +55,6 @@ def located(source: str | Path, *, pickles: bool) -> Path:
 def is_ours(path: Path) -> bool:
     """What cannot be told counts as a checkpoint of another program."""
     try:
-        return "format_version" in json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, RecursionError):
+        return "format_version" in read_json(path / CONFIG_FILE)
+    except ArtifactError:
         return False

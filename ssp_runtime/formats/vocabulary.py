@@ -1,13 +1,12 @@
 """The vocabulary of another program's checkpoint."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ssp_runtime import tokenizers
-from ssp_runtime.errors import ArtifactError
 from ssp_runtime.formats.checkpoint import Checkpoint
+from ssp_runtime.formats.json_file import read_json
 from ssp_runtime.models.config import EmbeddingConfig, NumberEmbeddingConfig
 from ssp_runtime.tokenizers import ByteTokenizer, HuggingFaceTokenizer, TokenIds, Tokenizer, WorldTokenizer
 from ssp_runtime.tokenizers.huggingface import VOCABULARY_FILE
@@ -54,15 +53,7 @@ def _huggingface(folder: Path, config: Mapping[str, Any]) -> HuggingFaceTokenize
 
 def _settings(folder: Path, name: str) -> dict[str, Any]:
     """Empty if there is no such file."""
-    try:
-        settings = json.loads((folder / name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{folder / name} cannot be read; copy it again: {error}") from error
-    if not isinstance(settings, dict):
-        raise ArtifactError(f"{folder / name} holds no JSON object")
-    return settings
+    return read_json(folder / name) if (folder / name).exists() else {}
 
 
 def _special(tokenizer: HuggingFaceTokenizer, settings: Mapping[str, Any], name: str) -> int | None:

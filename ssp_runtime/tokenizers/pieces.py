@@ -35,6 +35,8 @@ class PieceDetokenizer:
         if piece is None:
             return ""
         self._begins = False
+        if not self._waiting and piece.isascii():
+            return piece.decode()
         text = self._decoder.decode(piece)
         self._waiting.append((token, len(piece)))
         self._forget(len(self._decoder.getstate()[0]))

@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from ssp.v1 import admin_pb2
 from ssp_runtime.completed import completed
 from ssp_runtime.engine.generator import Generator
-from ssp_runtime.sessions.manager import SessionManager
+from ssp_runtime.sessions.keeper import Keeper
 from ssp_server.border import Border
 from ssp_server.drain import Drain
 from ssp_server.metrics import Metrics
 from ssp_server.registry import Registry, Served
 
-_ALL = 2**31
-
 
 class Tally:
     """How many sessions and states each model has, counted at most once a second: there may be many."""
 
-    def __init__(self, sessions: SessionManager) -> None:
-        self._sessions = sessions
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
         self._stale_at = 0.0
         self._counts = Counter[str](), Counter[str]()
 
@@ -32,7 +30,7 @@ class Tally:
 
     def _count(self) -> tuple[Counter[str], Counter[str]]:
         sessions, states = Counter[str](), Counter[str]()
-        for session in self._sessions.list("", "", _ALL)[0]:
+        for session in self._keeper.sessions_of(""):
             sessions[session.model] += 1
             states[session.model] += 1 + len(session.checkpoints)
         return sessions, states

@@ -55,7 +55,7 @@ class Transfer:
             session = self.keeper.manager.open(
                 generator, first.routing_key, first.request_id, ttl, owner=caller().tenant, start=sequence
             )
-        await self.keeper.settled(session)
+        await self.keeper.commit(session)
         return sessions_pb2.ImportStateResponse(session=wire.session_info(session, generator))
 
     def _most_bytes(self, model: str) -> int:

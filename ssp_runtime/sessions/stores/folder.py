@@ -23,7 +23,6 @@ class Folder:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._kept, self._quarantine = path / "snapshots", path / "quarantine"
         with _told():
             for folder in (path, self._kept, self._quarantine):
