@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from ssp.v1 import admin_pb2, classification_pb2, generation_pb2, models_pb2, sessions_pb2
+from ssp.v1 import admin_pb2, classification_pb2, common_pb2, generation_pb2, models_pb2, sessions_pb2
 from ssp_client import health, wire
 from ssp_client.batching import Batch, Outcome
 from ssp_client.types import (
@@ -91,6 +91,7 @@ def generate(
     request_id: str,
     stream_options: StreamOptions | None,
     priority: int,
+    receipt: common_pb2.Receipt | None = None,
     state: bytes = b"",
     return_state: bool = False,
 ) -> Call[GenerateChunk]:
@@ -104,6 +105,7 @@ def generate(
         request_id=request_id or (new_request_id() if session_id else ""),
         stream_options=wire.stream_options_to_proto(stream_options) if stream_options else None,
         priority=priority,
+        receipt=receipt,
         state=state,
         return_state=return_state,
     )
@@ -241,7 +243,13 @@ def open_session(*, model: str, routing_key: str, request_id: str, ttl: float | 
 
 
 def append(
-    sequence: SequenceLike, *, session_id: str, expected_position: int | None, request_id: str, priority: int
+    sequence: SequenceLike,
+    *,
+    session_id: str,
+    expected_position: int | None,
+    request_id: str,
+    priority: int,
+    receipt: common_pb2.Receipt | None = None,
 ) -> Call[tuple[SessionStatus, Usage]]:
     """Folds a sequence into a session; without `request_id` the call gets a fresh one."""
     request = sessions_pb2.AppendRequest(
@@ -250,6 +258,7 @@ def append(
         expected_position=expected_position,
         request_id=request_id or new_request_id(),
         priority=priority,
+        receipt=receipt,
     )
     return make_call(
         "/ssp.v1.Sessions/Append",

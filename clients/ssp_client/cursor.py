@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
+from ssp.v1 import common_pb2
 from ssp_client import calls, state_calls
 from ssp_client.calls import Call
 from ssp_client.errors import OUTCOME_UNKNOWN, PositionMismatch, SessionMoved, SSPError
@@ -44,8 +45,8 @@ class Cursor:
         self.version = status.version if status else None
         self.is_known = status is not None  # a server has answered before
         self.is_settled = True
-        self.num_carried = 0  # tokens that the last call left behind, for the next one to bring
-        self._cut_at: int | None = None
+        self._generating = ""  # the request_id of the last Generate
+        self._receipt: common_pb2.Receipt | None = None  # of that, if it was cut
         self._check_position = check_position
         self._log = SessionLog(status.position if status else 0)
 
@@ -61,12 +62,11 @@ class Cursor:
 
     def ended(self, entry: Entry) -> None:
         """A call has advanced the session; it may have been cut."""
-        self.num_carried = 0 if entry.streams else self.num_carried
+        self._receipt = self._receipt_of(entry) if entry.was_cut else None
         if self._check_position and entry.has_advanced:
             self._log.add(entry)
         if entry.was_cut:
             self.lose()
-            self._cut_at = entry.position
 
     def appended(self, call: Call[AppendAnswer], status: SessionStatus) -> None:
         """An Append has advanced the session."""
@@ -83,13 +83,11 @@ class Cursor:
     def rewound(self, status: SessionStatus) -> None:
         """The session was put back, and saved there."""
         self._log.restart(status.position)
-        self._cut_at, self.num_carried = None, 0
+        self._receipt = None
         self.settled(status)
 
     def settled(self, status: SessionStatus) -> None:
         """The server has saved the session where it stands."""
-        if self._cut_at is not None:
-            self.num_carried, self._cut_at = max(0, status.position - self._cut_at), None
         self.is_settled = True
         self.note(status)
 
@@ -126,6 +124,7 @@ class Cursor:
             expected_position=self._expected(expected_position),
             request_id=request_id,
             priority=priority,
+            receipt=self._receipt,
         )
 
     def generate(
@@ -139,6 +138,7 @@ class Cursor:
         priority: int,
     ) -> Call[GenerateChunk]:
         """The next Generate, with a seed, so that it draws the same when it is done again."""
+        self._generating = request_id or calls.new_request_id()
         seed = secrets.randbits(63) if sampling_params.seed is None else sampling_params.seed
         return calls.generate(
             prompt,
@@ -146,9 +146,10 @@ class Cursor:
             sampling_params=replace(sampling_params, seed=seed),
             session_id=self.session_id,
             expected_position=self._expected(expected_position),
-            request_id=request_id,
+            request_id=self._generating,
             stream_options=stream_options,
             priority=priority,
+            receipt=self._receipt,
         )
 
     def step(self, top_logprobs: int, expected_position: int | None) -> Call[StepPart]:
@@ -187,6 +188,11 @@ class Cursor:
             session_id=self.session_id, checkpoint=checkpoint, dtype=dtype, expected_position=expected
         )
 
+    def _receipt_of(self, entry: Entry) -> common_pb2.Receipt:
+        return common_pb2.Receipt(
+            request_id=self._generating, num_tokens=entry.num_tokens, num_characters=entry.num_characters
+        )
+
     def _expected(self, explicit: int | None) -> int | None:
         return explicit if explicit is not None or not self._check_position else self.position
 
@@ -196,7 +202,7 @@ class Turn:
 
     def __init__(self, call: Call[GenerateChunk], cursor: Cursor | None = None) -> None:
         self._cursor = cursor
-        self._entry = Entry(call, streams=True, num_carried=cursor.num_carried if cursor else 0)
+        self._entry = Entry(call, streams=True)
         self.has_begun = self._finished = False
 
     @property

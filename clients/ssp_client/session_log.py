@@ -20,9 +20,10 @@ MAX_BYTES = 4 * 1024 * 1024
 class Entry:
     """A call that advances a session, as it was sent, and what it has brought the client so far."""
 
-    def __init__(self, call: Call[Any], *, streams: bool, num_carried: int = 0) -> None:
+    def __init__(self, call: Call[Any], *, streams: bool) -> None:
         self.call, self.streams = call, streams
-        self.num_carried = num_carried  # of its tokens, those that the call before had left behind
+        self.num_carried = 0  # of its tokens, those that the call before had computed
+        self.num_tokens = self.num_characters = 0
         self.token_ids = array("I")
         self.position = 0  # of the session, after the last token that came
         self.was_cut = False
@@ -52,6 +53,9 @@ class Entry:
     def add(self, chunk: GenerateChunk, status: SessionStatus) -> None:
         """More came; tokens past the bound are not kept."""
         self.position = status.position
+        self.num_carried = chunk.carried_tokens
+        self.num_tokens += len(chunk.token_ids)
+        self.num_characters += len(chunk.text)
         if self.fits:
             self.token_ids.extend(chunk.token_ids)
 

@@ -252,6 +252,8 @@ class GenerateChunk:
     request_id: str = ""
     # Set in the last chunk if it was asked for: where to go on from.
     state: bytes | None = None
+    # How many of the call's first tokens are not its own: the session's last call was cut after computing them.
+    carried_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -190,6 +190,7 @@ def chunk_from_proto(message: generation_pb2.GenerateResponse) -> GenerateChunk:
         session=status_from_proto(message.session) if message.HasField("session") else None,
         request_id=message.request_id,
         state=message.state or None,
+        carried_tokens=message.carried_tokens,
     )
 
 

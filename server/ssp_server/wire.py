@@ -11,7 +11,7 @@ from ssp.v1 import common_pb2, generation_pb2, models_pb2, sessions_pb2
 from ssp_runtime.engine.batch_classifier import BatchClassifier
 from ssp_runtime.engine.call import Call, CallOptions, Input, ScoringCall
 from ssp_runtime.engine.generator import Generator
-from ssp_runtime.engine.progress import FinishReason, Progress
+from ssp_runtime.engine.progress import FinishReason, Progress, Receipt
 from ssp_runtime.engine.sampling_params import SamplingParams
 from ssp_runtime.errors import InvalidRequest
 from ssp_runtime.models.config import NumberEmbeddingConfig, ValuesHeadConfig
@@ -135,7 +135,11 @@ def expected_position(
 
 def call_options(request: generation_pb2.GenerateRequest | sessions_pb2.AppendRequest, who: Caller) -> CallOptions:
     options = CallOptions(
-        request_id=request.request_id, priority=request.priority, owner=who.tenant, deadline=who.deadline
+        request_id=request.request_id,
+        priority=request.priority,
+        owner=who.tenant,
+        deadline=who.deadline,
+        receipt=_receipt(request.receipt) if request.HasField("receipt") else None,
     )
     if isinstance(request, sessions_pb2.AppendRequest):
         return options
@@ -143,6 +147,10 @@ def call_options(request: generation_pb2.GenerateRequest | sessions_pb2.AppendRe
     if not 1 <= ahead <= MAX_AHEAD:
         raise InvalidRequest(f"max_ahead must be in [1, {MAX_AHEAD}], not {ahead}")
     return replace(options, max_ahead=ahead, received=tuple(request.received_ids))
+
+
+def _receipt(message: common_pb2.Receipt) -> Receipt:
+    return Receipt(message.request_id, message.num_tokens, message.num_characters)
 
 
 def ttl(request: sessions_pb2.OpenSessionRequest | sessions_pb2.ImportStateRequest) -> float | None:
@@ -188,15 +196,16 @@ def usage(call: Call) -> common_pb2.Usage:
 
 
 def generate_response(
-    call: Call, taken: Ids[Progress], *, request_id: str, index: int, session: Session | None
+    call: Call, taken: Ids[Progress], *, index: int, session: Session | None
 ) -> generation_pb2.GenerateResponse:
     """One message for what several steps brought."""
     last = taken[-1]
     message = generation_pb2.GenerateResponse(
-        request_id=request_id,
+        request_id=call.options.request_id,
         index=index,
         token_ids=[token for progress in taken for token in progress.token_ids],
         text="".join(progress.text for progress in taken),
+        carried_tokens=call.num_carried,
     )
     if last.finish_reason is not None:
         message.finish_reason = FINISH_REASONS[last.finish_reason]

@@ -15,7 +15,7 @@ from torch import Tensor
 from ssp_runtime.engine import scores
 from ssp_runtime.engine.backtrack import Backtrack
 from ssp_runtime.engine.prefix_cache import Prefixes
-from ssp_runtime.engine.progress import FinishReason, Progress, Results
+from ssp_runtime.engine.progress import FinishReason, Progress, Receipt, Results
 from ssp_runtime.engine.sampling_params import SamplingParams
 from ssp_runtime.engine.sequence import Sequence
 from ssp_runtime.engine.text import TextStream
@@ -29,7 +29,7 @@ class CallOptions:
     reused. After `deadline` (monotonic seconds) nothing is computed. A reader may lag `max_ahead` tokens behind.
 
     `received` are tokens that an earlier run of this very call generated, on a server that has lost them: they are
-    taken as they are.
+    taken as they are. `receipt` is of the call before.
     """
 
     request_id: str = ""
@@ -38,6 +38,7 @@ class CallOptions:
     deadline: float | None = None
     max_ahead: int = 32
     received: tuple[int, ...] = ()
+    receipt: Receipt | None = None
 
 
 class Call(Results):
@@ -68,6 +69,7 @@ class Call(Results):
         self.kept_prefix = 0  # tokens, of the longest one kept
         self.max_ahead = self.options.max_ahead
         self.num_generated = 0
+        self.num_carried = 0  # tokens that the sequence's last call had computed
         self.cached_tokens = sequence.position
         self.submitted = self.last_read = time.monotonic()
         self.admitted: float | None = None
@@ -205,9 +207,18 @@ class Call(Results):
 
     # A retry
 
-    def begin_with(self, left: Progress) -> None:
-        """What nobody took of the sequence's last call comes first. The client may have received it already."""
+    def follow(self, last: Call) -> None:
+        """What the sequence's last call computed and its client has not received comes first. The client may have
+        received it already in an earlier run of this very call."""
+        receipt = self.options.receipt
+        if receipt is not None and receipt.request_id == last.options.request_id:
+            left = last.beyond(receipt)
+        else:
+            left = last.untaken()
+        if not (left.token_ids or left.text):
+            return
         self.put(left._replace(position=self.sequence.position))
+        self.num_carried = len(left.token_ids)
         self.forced = deque(self.options.received[len(left.token_ids) :])
 
     def cut(self, sequence: Sequence) -> Call:
@@ -232,7 +243,7 @@ class Call(Results):
         received = options.received[len(before.token_ids) :]
         call = Call(self.sequence, left, params, replace(options, received=received))
         call.num_prompt_tokens, call.cached_tokens = self.num_prompt_tokens, self.cached_tokens
-        call.num_generated = self.num_generated
+        call.num_generated, call.num_carried = self.num_generated, self.num_carried
         call.text.resume(self.text.held, self.num_generated)
         if not cut:
             call.put(before._replace(finish_reason=self.finish_reason))

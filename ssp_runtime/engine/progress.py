@@ -19,6 +19,14 @@ class FinishReason(Enum):
     ERROR = "error"
 
 
+class Receipt(NamedTuple):
+    """What a client has received of a call whose stream was cut."""
+
+    request_id: str
+    num_tokens: int
+    num_characters: int
+
+
 class Progress(NamedTuple):
     """What one step brought to one call, and the sequence's position then. The last has a finish reason, and with
     ERROR the error. `outputs` are a stepping call's, one row a token that was folded in; with `top_ids` they are the
@@ -97,6 +105,12 @@ class Results:
         unread = list(self._unread)
         ids = tuple(token for progress in unread for token in progress.token_ids)
         return Progress(position=0, token_ids=ids, text="".join(progress.text for progress in unread))
+
+    def beyond(self, receipt: Receipt) -> Progress:
+        """All tokens and text so far, but for what the client has received."""
+        taken, untaken = self.taken(), self.untaken()
+        ids, text = (*taken.token_ids, *untaken.token_ids), taken.text + untaken.text
+        return Progress(position=0, token_ids=ids[receipt.num_tokens :], text=text[receipt.num_characters :])
 
     def everything(self) -> Progress:
         """All tokens and text so far, without what was let go only because the call was cut."""

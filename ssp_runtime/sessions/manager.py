@@ -190,7 +190,7 @@ class SessionManager:
     ) -> Call:
         """Starts a call on a session. With the `request_id` of its last call, that one is repeated or gone on with:
         what it computed is returned again, and the session advances by what it had left to do. Tokens that the last
-        call computed and nobody took come first.
+        call computed and its client has not received come first.
 
         Raises:
             SessionBusy, PositionMismatch, Exhausted, StateCorrupt: nothing was done.
@@ -206,7 +206,8 @@ class SessionManager:
             else:
                 check_standing(session, expected_position)
                 call = generator.new_call(session.sequence, prompt, params, options)
-                _hand_over(last, call)
+                if last is not None:
+                    call.follow(last)
             if call.finish_reason is None:
                 generator.submit(call)
             session.sequence.last_call = call  # a call that was refused never was
@@ -246,10 +247,3 @@ class SessionManager:
         self._roster.enters(generator)
         self._roster.used(session)
         return session
-
-
-def _hand_over(last: Call | None, call: Call) -> None:
-    """What nobody took of the last call comes first."""
-    left = last.untaken() if last is not None else None
-    if left is not None and (left.token_ids or left.text):
-        call.begin_with(left)

@@ -5,11 +5,23 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import pytest
 
-from ssp_client import Client, InvalidArgument, NotFound, PositionMismatch, SamplingParams, SessionBusy, Tier
+from ssp_client import (
+    Client,
+    GenerateChunk,
+    InvalidArgument,
+    NotFound,
+    PositionMismatch,
+    SamplingParams,
+    SessionBusy,
+    StreamOptions,
+    Tier,
+)
 from ssp_client.session import Session
 from tests.greedy import Greedy
 from tests.server.server_process import PATIENCE, ServerProcess, eventually
@@ -189,18 +201,50 @@ def test_a_retry_takes_over_from_a_call_whose_client_is_gone(client: Client, gre
             greedy.check(tokens[:60], CONTEXT)
 
 
-def test_tokens_that_a_cut_stream_did_not_deliver_come_first_in_the_next(client: Client, greedy: Greedy) -> None:
+@pytest.mark.parametrize("dawdles", [False, True])
+def test_streams_that_are_closed_early_lose_and_repeat_nothing(client: Client, dawdles: bool) -> None:
+    """Where the client dawdles, the server has sent more than it reads."""
+    sampling = SamplingParams(temperature=1.0, seed=5, ignore_eos=True)
+    with client.open_session() as session:
+        session.append(TEXT)
+        with session.fork() as whole:
+            chunks: list[GenerateChunk] = []
+            for count in (1, 2, 3, 40):
+                with session.generate(
+                    max_tokens=20_000, sampling_params=sampling, stream_options=StreamOptions(max_chunk_tokens=3)
+                ) as stream:
+                    chunks += islice(stream, count)
+                    if dawdles:
+                        wait_until_it_is_past(client, session, chunks[-1])
+            ids, text = read(chunks)
+            last = session.complete(max_tokens=5, sampling_params=sampling)
+            expected = whole.complete(max_tokens=len(ids) + len(last.token_ids), sampling_params=sampling)
+    assert (*ids, *last.token_ids) == expected.token_ids
+    assert text + last.text == expected.text
+
+
+def test_an_append_between_hands_on_what_a_closed_stream_left(client: Client, greedy: Greedy) -> None:
     with client.open_session() as session:
         with session.generate(TEXT, max_tokens=20_000, sampling_params=GREEDY) as stream:
-            delivered = [*next(stream).token_ids]
-        eventually(lambda: not session.info().busy)
-        position = session.info().position
-        following = session.complete(max_tokens=5, sampling_params=GREEDY)
-        computed = position - len(CONTEXT)
-        expected = greedy.tokens(CONTEXT, computed + 5)
-        assert list(following.token_ids) == expected[-len(following.token_ids) :]
-        assert len(delivered) + len(following.token_ids) <= computed + 5
-        assert len(following.token_ids) >= 5
+            first = next(stream)
+        computed = session.info().position - len(CONTEXT)
+        session.append("abc")
+        said = greedy.tokens(CONTEXT, computed)
+        following = generate(session)
+        greedy.check(following[-8:], [*CONTEXT, *said, *b"abc"])
+        assert [*first.token_ids, *following[:-8]] == said
+
+
+def wait_until_it_is_past(client: Client, session: Session, chunk: GenerateChunk) -> None:
+    """By more than a server computes ahead of what it sends."""
+    assert chunk.session is not None
+    position = chunk.session.position + 32
+    eventually(lambda: (client.session(session.id).info().position or 0) > position)
+
+
+def read(chunks: Iterable[GenerateChunk]) -> tuple[tuple[int, ...], str]:
+    chunks = list(chunks)
+    return tuple(token for chunk in chunks for token in chunk.token_ids), "".join(chunk.text for chunk in chunks)
 
 
 def test_two_calls_at_once_are_refused(client: Client) -> None:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ssp.v1 import generation_pb2
+from ssp.v1 import common_pb2, generation_pb2, sessions_pb2
 from ssp_client import (
     FinishReason,
     GenerateChunk,
@@ -36,8 +36,16 @@ def appended(position: int, text: str = "a") -> Entry:
     return entry
 
 
-def chunk(*token_ids: int, at: int, committed: int = 0, finish: FinishReason | None = None) -> GenerateChunk:
-    return GenerateChunk(token_ids=token_ids, text="", session=status(at, committed), finish_reason=finish)
+def chunk(
+    *token_ids: int, at: int, committed: int = 0, finish: FinishReason | None = None, carried: int = 0, text: str = ""
+) -> GenerateChunk:
+    return GenerateChunk(
+        token_ids=token_ids,
+        text=text,
+        session=status(at, committed),
+        finish_reason=finish,
+        carried_tokens=carried,
+    )
 
 
 def generating(cursor: Cursor) -> Turn:
@@ -50,6 +58,10 @@ def generating(cursor: Cursor) -> Turn:
         priority=0,
     )
     return Turn(call, cursor)
+
+
+def request_of(turn: Turn) -> generation_pb2.GenerateRequest:
+    return generation_pb2.GenerateRequest.FromString(turn.again.body)
 
 
 def sent_again(cursor: Cursor, position: int) -> generation_pb2.GenerateRequest:
@@ -153,7 +165,7 @@ def test_tokens_left_behind_by_one_call_are_not_the_next_ones() -> None:
     first.ended()
     cursor.settled(status(6, 6))  # two more than came
     second = generating(cursor)
-    second.chunk(chunk(8, 9, 10, at=7, committed=6))
+    second.chunk(chunk(8, 9, 10, at=7, committed=6, carried=2))
     second.ended()
     again = sent_again(cursor, 6)
     assert list(again.received_ids) == [8, 9, 10] and again.sampling_params.max_tokens == 1
@@ -162,6 +174,34 @@ def test_tokens_left_behind_by_one_call_are_not_the_next_ones() -> None:
     third.chunk(chunk(11, at=8, committed=7))
     third.ended()
     assert sent_again(cursor, 7).sampling_params.max_tokens == 1
+
+
+def test_the_call_after_a_cut_one_says_what_came() -> None:
+    cursor = Cursor("r.1", check_position=True, status=status(3))
+    cut = generating(cursor)
+    cut.chunk(chunk(7, 8, at=5, text="añ"))
+    cut.chunk(chunk(9, at=6, text="b"))
+    cut.ended()
+    append = sessions_pb2.AppendRequest.FromString(cursor.append("a", None, "", 0).body)
+    again = request_of(generating(cursor))
+    assert append.receipt == again.receipt == common_pb2.Receipt(request_id="x", num_tokens=3, num_characters=3)
+
+
+def test_a_receipt_is_of_the_last_call_only() -> None:
+    cursor = Cursor("r.1", check_position=True, status=status(3))
+    cut = generating(cursor)
+    cut.chunk(chunk(7, at=4))
+    cut.ended()
+    whole = generating(cursor)
+    whole.chunk(chunk(8, at=5, finish=FinishReason.LENGTH))
+    assert not request_of(generating(cursor)).HasField("receipt")
+    cut = generating(cursor)
+    cut.ended()
+    cursor.appended(cursor.append("a", None, "", 0), status(6))
+    assert not request_of(generating(cursor)).HasField("receipt")
+    generating(cursor).ended()
+    cursor.rewound(status(3))
+    assert not request_of(generating(cursor)).HasField("receipt")
 
 
 def test_what_another_server_has_gone_on_with_never_was() -> None:

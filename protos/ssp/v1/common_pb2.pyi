@@ -358,6 +358,36 @@ class Score(_message.Message):
 Global___Score: _TypeAlias = Score  # noqa: Y015
 
 @_typing.final
+class Receipt(_message.Message):
+    """What the client has received of a call whose stream was cut, or closed early."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NUM_TOKENS_FIELD_NUMBER: _builtins.int
+    NUM_CHARACTERS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """That of the call."""
+    num_tokens: _builtins.int
+    """Its token_ids, all messages together."""
+    num_characters: _builtins.int
+    """Unicode code points of its text, all messages together."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        num_tokens: _builtins.int = ...,
+        num_characters: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_characters", b"num_characters", "num_tokens", b"num_tokens", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
 class SessionStatus(_message.Message):
     """Where a session stands. Every response about a session carries it."""
 

@@ -34,6 +34,7 @@ class GenerateRequest(_message.Message):
     RECEIVED_IDS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     RETURN_STATE_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name (Models.ListModels). May be empty with a session, or if the server has one model that generates."""
     session_id: _builtins.str
@@ -71,6 +72,12 @@ class GenerateRequest(_message.Message):
         them as they are instead of drawing again; the response begins with them all the same.
         """
 
+    @_builtins.property
+    def receipt(self) -> _common_pb2.Receipt:
+        """What came of the session's last call, if that was cut. The response begins with what that call had computed and the
+        client has not received; without a receipt, with what the server had not sent. One of another call is ignored.
+        """
+
     def __init__(
         self,
         *,
@@ -85,10 +92,11 @@ class GenerateRequest(_message.Message):
         received_ids: _abc.Iterable[_builtins.int] | None = ...,
         state: _builtins.bytes = ...,
         return_state: _builtins.bool = ...,
+        receipt: _common_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "expected_position", b"expected_position", "input", b"input", "sampling_params", b"sampling_params", "stream_options", b"stream_options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "expected_position", b"expected_position", "input", b"input", "receipt", b"receipt", "sampling_params", b"sampling_params", "stream_options", b"stream_options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "expected_position", b"expected_position", "input", b"input", "model", b"model", "priority", b"priority", "received_ids", b"received_ids", "request_id", b"request_id", "return_state", b"return_state", "sampling_params", b"sampling_params", "session_id", b"session_id", "state", b"state", "stream_options", b"stream_options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "expected_position", b"expected_position", "input", b"input", "model", b"model", "priority", b"priority", "receipt", b"receipt", "received_ids", b"received_ids", "request_id", b"request_id", "return_state", b"return_state", "sampling_params", b"sampling_params", "session_id", b"session_id", "state", b"state", "stream_options", b"stream_options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_position: _TypeAlias = _typing.Literal["expected_position"]  # noqa: Y015
     _WhichOneofArgType__expected_position: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position"]  # noqa: Y015
@@ -151,6 +159,7 @@ class GenerateResponse(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    CARRIED_TOKENS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     index: _builtins.int
     """Which of the `n` completions this message continues."""
@@ -162,6 +171,8 @@ class GenerateResponse(_message.Message):
     """In the last message, if the request wants it: where to go on from. Sealed, not encrypted: for the client to keep,
     not to change. Absent if the call was cut short before its prompt was taken in.
     """
+    carried_tokens: _builtins.int
+    """How many of the call's first tokens are not its own: the session's last call had computed them."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The new tokens."""
@@ -185,10 +196,11 @@ class GenerateResponse(_message.Message):
         usage: _common_pb2.Usage | None = ...,
         session: _common_pb2.SessionStatus | None = ...,
         state: _builtins.bytes = ...,
+        carried_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "index", b"index", "request_id", b"request_id", "session", b"session", "state", b"state", "text", b"text", "token_ids", b"token_ids", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["carried_tokens", b"carried_tokens", "finish_reason", b"finish_reason", "index", b"index", "request_id", b"request_id", "session", b"session", "state", b"state", "text", b"text", "token_ids", b"token_ids", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -267,6 +267,7 @@ class AppendRequest(_message.Message):
     EXPECTED_POSITION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     expected_position: _builtins.int
     """Refuse with ABORTED {POSITION_MISMATCH} unless the session stands exactly here."""
@@ -278,6 +279,10 @@ class AppendRequest(_message.Message):
     def input(self) -> _common_pb2.SequenceInput:
         """What to fold in; at least one token or vector."""
 
+    @_builtins.property
+    def receipt(self) -> _common_pb2.Receipt:
+        """As GenerateRequest.receipt; the next Generate brings what is left."""
+
     def __init__(
         self,
         *,
@@ -286,10 +291,11 @@ class AppendRequest(_message.Message):
         expected_position: _builtins.int | None = ...,
         request_id: _builtins.str = ...,
         priority: _builtins.int = ...,
+        receipt: _common_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "expected_position", b"expected_position", "input", b"input"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "expected_position", b"expected_position", "input", b"input", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "expected_position", b"expected_position", "input", b"input", "priority", b"priority", "request_id", b"request_id", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "expected_position", b"expected_position", "input", b"input", "priority", b"priority", "receipt", b"receipt", "request_id", b"request_id", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_position: _TypeAlias = _typing.Literal["expected_position"]  # noqa: Y015
     _WhichOneofArgType__expected_position: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position"]  # noqa: Y015

@@ -33,15 +33,15 @@ class GenerationService:
     async def Generate(self, request: generation_pb2.GenerateRequest) -> AsyncIterator[Response]:
         options = chunk_options(request.stream_options)
         check_request_id(request.request_id)
-        request_id = request.request_id or secrets.token_hex(8)
+        request.request_id = request.request_id or secrets.token_hex(8)
         if request.HasField("expected_position") and not request.session_id:
             raise InvalidRequest("expected_position needs a session_id")
         if request.session_id:
-            responses = self._on_session(request, request_id, options)
+            responses = self._on_session(request, options)
         elif request.state or request.return_state:
-            responses = self._with_state(request, request_id, options)
+            responses = self._with_state(request, options)
         else:
-            responses = self._once(request, request_id, options)
+            responses = self._once(request, options)
         async for response in responses:
             yield response
 
@@ -53,7 +53,7 @@ class GenerationService:
         return generation_pb2.ScoreResponse(scores=map(wire.score, calls, rows))
 
     async def _on_session(
-        self, request: generation_pb2.GenerateRequest, request_id: str, options: ChunkOptions
+        self, request: generation_pb2.GenerateRequest, options: ChunkOptions
     ) -> AsyncIterator[Response]:
         params = wire.sampling_params(request.sampling_params)
         if params.n != 1:
@@ -75,16 +75,14 @@ class GenerationService:
             async for taken in _chunks(reader):
                 if taken[-1].finish_reason is not None:
                     await self.keeper.settled(session)
-                yield wire.generate_response(call, taken, request_id=request_id, index=0, session=session)
+                yield wire.generate_response(call, taken, index=0, session=session)
 
     def _generator_of(self, session: Session, model: str) -> Generator:
         if model and model != session.model:
             raise InvalidRequest(f"the session belongs to model {session.model!r}, not {model!r}; leave model empty")
         return self.registry.generator(session.model)
 
-    async def _once(
-        self, request: generation_pb2.GenerateRequest, request_id: str, options: ChunkOptions
-    ) -> AsyncIterator[Response]:
+    async def _once(self, request: generation_pb2.GenerateRequest, options: ChunkOptions) -> AsyncIterator[Response]:
         generator = self.registry.generator(request.model)
         prompt = wire.token_ids(request.input, generator.tokenizer)
         params = wire.sampling_params(request.sampling_params)
@@ -95,12 +93,12 @@ class GenerationService:
             for seed in seeds
         ]
         readers = self._submit(calls, generator, options)
-        streams = [_responses(reader, request_id=request_id, index=i) for i, reader in enumerate(readers)]
+        streams = [_responses(reader, index=i) for i, reader in enumerate(readers)]
         async for response in streams[0] if len(streams) == 1 else _merged(streams):
             yield response
 
     async def _with_state(
-        self, request: generation_pb2.GenerateRequest, request_id: str, options: ChunkOptions
+        self, request: generation_pb2.GenerateRequest, options: ChunkOptions
     ) -> AsyncIterator[Response]:
         params = wire.sampling_params(request.sampling_params)
         if params.n != 1:
@@ -110,7 +108,7 @@ class GenerationService:
         call = generator.new_call(sequence, prompt, params, _options(request, generator))
         (reader,) = self._submit([call], generator, options)
         try:
-            async for response in _responses(reader, request_id=request_id, index=0):
+            async for response in _responses(reader, index=0):
                 if response.finish_reason and request.return_state and not call.num_left:
                     response.state = await self.states.sealed(generator, sequence)
                 yield response
@@ -128,9 +126,9 @@ def _options(request: generation_pb2.GenerateRequest, generator: Generator) -> C
     return options
 
 
-async def _responses(reader: Reader, *, request_id: str, index: int) -> AsyncIterator[Response]:
+async def _responses(reader: Reader, *, index: int) -> AsyncIterator[Response]:
     async for taken in _chunks(reader):
-        yield wire.generate_response(reader.call, taken, request_id=request_id, index=index, session=None)
+        yield wire.generate_response(reader.call, taken, index=index, session=None)
 
 
 async def _chunks(reader: Reader) -> AsyncIterator[list[Progress]]:

@@ -1,12 +1,12 @@
 """A call's two ends: what the engine folds, and what its reader takes."""
 
 from collections.abc import Sequence as Ids
-from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from ssp_runtime.engine.call import Call, CallOptions
-from ssp_runtime.engine.progress import FinishReason, Progress
+from ssp_runtime.engine.progress import FinishReason, Progress, Receipt
 from ssp_runtime.engine.sampling_params import SamplingParams
 from ssp_runtime.engine.sequence import PENALTY_WINDOW, Sequence
 from ssp_runtime.tokenizers import ByteTokenizer
@@ -35,13 +35,50 @@ def tokens(taken: Ids[Progress]) -> list[int]:
     return [token for part in taken for token in part.token_ids]
 
 
+def cut(*, taken: int) -> Call:
+    """A call that computed "hallo", of which a reader took so many tokens, in one chunk, before it was cut."""
+    call = Call(sequence(), [1], SamplingParams(), CallOptions(request_id="last"))
+    for token in b"hallo":
+        call.put(Progress(position=0, token_ids=(token,), text=chr(token)))
+    call.take(taken)
+    call.put(Progress(position=0, finish_reason=FinishReason.ABORT))
+    return call
+
+
+def following(last: Call, **options: Any) -> Call:
+    call = Call(sequence(3), [1], SamplingParams(), CallOptions(**options))
+    call.follow(last)
+    return call
+
+
+def text(taken: Ids[Progress]) -> str:
+    return "".join(part.text for part in taken)
+
+
+@pytest.mark.parametrize(
+    ("receipt", "rest"),
+    [
+        (None, "lo"),
+        (Receipt("another", 1, 1), "lo"),
+        (Receipt("last", 0, 0), "hallo"),
+        (Receipt("last", 1, 1), "allo"),  # more was sent than came
+        (Receipt("last", 4, 4), "o"),  # what came could not be told to have come
+        (Receipt("last", 2, 3), "lo"),
+        (Receipt("last", 5, 5), ""),
+        (Receipt("last", 50, 50), ""),
+    ],
+)
+def test_a_call_begins_with_what_its_client_has_not_received_of_the_last(receipt: Receipt | None, rest: str) -> None:
+    call = following(cut(taken=3), receipt=receipt)
+    taken = call.take(9)
+    assert text(taken) == rest
+    assert bytes(tokens(taken)) == (b"llo" if receipt == Receipt("last", 2, 3) else rest.encode())
+    assert call.num_carried == len(tokens(taken))
+
+
 def test_received_tokens_that_the_call_before_left_behind_are_not_generated() -> None:
-    made = Call(sequence(3), [1], SamplingParams(), CallOptions(received=(7, 8, 9)))
-    made.begin_with(progress(7, 8))
-    assert tokens(made.take(9)) == [7, 8] and list(made.forced) == [9]
-    made.options = replace(made.options, received=(7,))
-    made.begin_with(progress(7, 8))
-    assert not made.forced
+    assert list(following(cut(taken=3), received=(*b"lo", 9)).forced) == [9]
+    assert not following(cut(taken=3), received=tuple(b"l")).forced
 
 
 @pytest.fixture
