@@ -1,5 +1,7 @@
 """Audits of some sessions' states: which sessions, and what becomes of the findings."""
 
+from collections.abc import Sequence
+
 import structlog
 
 from ssp_runtime.engine.audit import Audit, chosen
@@ -63,9 +65,10 @@ class AuditedMetrics(ModelMetrics):
         super().admitted(call)
         self._audit.admitted(call)
 
-    def token_generated(self, call: Call, since_last: float | None) -> None:
-        super().token_generated(call, since_last)
-        self._audit.token_generated(call)
+    def generated(self, tokens: Sequence[tuple[Call, float | None]]) -> None:
+        super().generated(tokens)
+        for call, _ in tokens:
+            self._audit.token_generated(call)
 
     def finished(self, call: Call, reason: FinishReason) -> None:
         super().finished(call, reason)

@@ -1,8 +1,9 @@
 """Prometheus metrics. Names and bucket edges follow those that dashboards for inference servers know, with edges below
 them for steps far under ten milliseconds. Labels never hold a session."""
 
+from collections import Counter as Tally
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -21,6 +22,7 @@ from ssp_runtime.engine.observer import Observer
 from ssp_runtime.engine.progress import FinishReason
 from ssp_runtime.sessions.keeper import Keeper
 from ssp_runtime.sessions.observer import SessionObserver
+from ssp_server.bulk_histogram import BulkHistogram
 from ssp_server.config import ConfigError
 from ssp_server.recent import Load
 from ssp_server.registry import Registry
@@ -64,7 +66,9 @@ class Metrics:
         self.time_to_first_token = self._histogram(
             "time_to_first_token_seconds", "From call to first token", _FIRST_TOKEN
         )
-        self.inter_token_latency = self._histogram("inter_token_latency_seconds", "Between two tokens", _PER_TOKEN)
+        self.inter_token_latency = BulkHistogram(
+            "ssp_inter_token_latency_seconds", "Between two tokens", _PER_TOKEN, self.registry
+        )
         self.time_per_output_token = self._histogram(
             "request_time_per_output_token_seconds", "A request's mean time per token after its first", _PER_TOKEN
         )
@@ -138,11 +142,17 @@ class ModelMetrics(Observer):
     def prefilled(self, tokens: int, seconds: float) -> None:  # noqa: ARG002  # the observer's signature
         self._prompt.inc(tokens)
 
-    def token_generated(self, call: Call, since_last: float | None) -> None:
-        self._generated.inc()
-        if since_last is not None:
-            self._inter_token.observe(since_last)
-        elif call.decoding_since is not None:
+    def generated(self, tokens: Sequence[tuple[Call, float | None]]) -> None:
+        self._generated.inc(len(tokens))
+        for since, times in Tally(since for _, since in tokens).items():  # most calls had theirs in the same round
+            if since is not None:
+                self._inter_token.observe(since, times)
+        for call, since in tokens:
+            if since is None:
+                self._began(call)
+
+    def _began(self, call: Call) -> None:
+        if call.decoding_since is not None:
             self._first_token.observe(call.seconds_since_submitted())
             if call.admitted is not None:
                 self._load.queue.add(call.admitted - call.submitted)

@@ -301,13 +301,17 @@ class Engine:
         now = time.monotonic()
         self._turns.stepped(calls)
         self._observer.stepped(len(calls), now - started)
+        generated: list[tuple[Call, Progress]] = []
         for row, (call, sound, token) in enumerate(zip(calls, sound_R, tokens, strict=True)):
             if not sound:
                 self._finish(call, FinishReason.ERROR, StateCorrupt(_NOT_FINITE))
             elif token is None:
                 self._fed(call, outputs_RV[row : row + 1])
             else:
-                self._advance(call, token, now)
+                generated.append((call, self._advanced(call, token)))
+        self._observer.generated([(call, call.time_token(now)) for call, _ in generated])
+        for call, progress in generated:
+            self._bring(call, progress)
 
     def _fed(self, call: Call, outputs_LV: Tensor) -> None:
         """A running call folded an input, not what was pending."""
@@ -318,14 +322,15 @@ class Engine:
         if call.num_to_fold == 0 or not self._by_rows(call) or call.lags:
             self._go_on(call)
 
-    def _advance(self, call: Call, token: int, now: float) -> None:
+    def _advanced(self, call: Call, token: int) -> Progress:
         if call.backtrack is None:
-            progress = self._decoder.advance(call, token)
-        else:
-            before = mark(call.sequence, call.text.num_characters, self._rows.row(call.sequence))
-            progress = self._decoder.advance(call, token)
-            call.backtrack.add(before, call.text.num_shown)
-        self._observer.token_generated(call, call.time_token(now))
+            return self._decoder.advance(call, token)
+        before = mark(call.sequence, call.text.num_characters, self._rows.row(call.sequence))
+        progress = self._decoder.advance(call, token)
+        call.backtrack.add(before, call.text.num_shown)
+        return progress
+
+    def _bring(self, call: Call, progress: Progress) -> None:
         if progress.finish_reason is not None:
             self._finish(call, progress.finish_reason, token_ids=progress.token_ids, text=progress.text)
         else:
@@ -350,7 +355,9 @@ class Engine:
         if reason is FinishReason.STOP and call.backtrack is not None:
             call.backtrack.before.restore(sequence)
             self._rows.load(sequence, call.backtrack.before.row)
-        self._settle(sequence, broken=error is not None)
+        sequence.end_call(broken=error is not None)
+        if sequence.broken or not sequence.kept:
+            self._rows.release(sequence)
         self._observer.finished(call, reason)
         if reason is FinishReason.ABORT:
             text = call.text.held
@@ -364,15 +371,6 @@ class Engine:
         if call in self._paused:
             self._paused.remove(call)
         self._unseat(call)
-
-    def _settle(self, sequence: Sequence, *, broken: bool) -> None:
-        """Nothing is computed on the sequence any more."""
-        sequence.call, sequence.broken = None, broken
-        sequence.last_used = time.time()
-        sequence.settled = sequence.position
-        sequence.version += 1  # even if it stands where it did: it has another last call
-        if broken or not sequence.kept:
-            self._rows.release(sequence)
 
     def _put(self, call: Call, progress: Progress | None) -> None:
         if progress is not None:

@@ -1,5 +1,7 @@
 """What the engine reports of itself, for metrics. Every method is called from the engine's thread."""
 
+from collections.abc import Sequence
+
 from ssp_runtime.engine.call import Call
 from ssp_runtime.engine.progress import FinishReason
 
@@ -12,8 +14,8 @@ class Observer:
     def admitted(self, call: Call) -> None:
         """It has a slot for the first time; nothing of its prompt is taken in yet."""
 
-    def token_generated(self, call: Call, since_last: float | None) -> None:
-        """`since_last` is the time since the call's token before; None for its first."""
+    def generated(self, tokens: Sequence[tuple[Call, float | None]]) -> None:
+        """A token each of several calls, and the time since the call's token before; None for its first."""
 
     def finished(self, call: Call, reason: FinishReason) -> None: ...
     def quarantined(self) -> None:

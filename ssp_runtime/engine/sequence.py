@@ -48,6 +48,13 @@ class Sequence:
         """Whether the last call on it goes on."""
         return self.last_call is not None and self.last_call.finish_reason is None
 
+    def end_call(self, *, broken: bool) -> None:
+        """Nothing is computed on it any more."""
+        self.call, self.broken = None, broken
+        self.last_used = time.time()
+        self.settled = self.position
+        self.version += 1  # even if it stands where it did: it has another last call
+
     def settle(self) -> None:
         """Counts what has changed since as a new version."""
         if self.position != self.settled:

@@ -88,10 +88,11 @@ class Hooks(Observer):
         if self.audit is not None:
             self.audit.admitted(call)
 
-    def token_generated(self, call: Call, since_last: float | None) -> None:  # noqa: ARG002
-        if self.audit is not None:
-            self.audit.token_generated(call)
-        self.on_token(call)
+    def generated(self, tokens: Ids[tuple[Call, float | None]]) -> None:
+        for call, _ in tokens:
+            if self.audit is not None:
+                self.audit.token_generated(call)
+            self.on_token(call)
 
     def finished(self, call: Call, reason: FinishReason) -> None:  # noqa: ARG002
         if self.audit is not None:
