@@ -1,15 +1,11 @@
 """Models from folders on disk to models that serve, and away again."""
 
 import asyncio
-import contextlib
-import ctypes
-import gc
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-import torch
 
 from ssp_kernels import registry as kernels
 from ssp_kernels.operators import OPERATORS
@@ -22,6 +18,7 @@ from ssp_runtime.errors import ArtifactError
 from ssp_runtime.formats.artifact import Artifact
 from ssp_runtime.formats.open import open_model
 from ssp_runtime.models.model import CausalModel
+from ssp_server import memory
 from ssp_server.auditing import Auditing
 from ssp_server.config import ConfigError, ServerConfig
 from ssp_server.metrics import ClassifierMetrics, Metrics
@@ -67,6 +64,7 @@ class Loader:
         finally:
             self.registry.release(name)
         served.start()
+        memory.settle()
         self.registry.add(served)
         return served
 
@@ -81,7 +79,7 @@ class Loader:
         self.registry.remove(name)
         self.metrics.loads.pop(name, None)
         self.auditing.forget(name)
-        _give_memory_back()
+        memory.give_back()
         log.info("unloaded", model=name)
 
     def _calls(self, served: Served) -> int:
@@ -134,12 +132,3 @@ class Loader:
             return generator
         config = ClassifierConfig(max_input_tokens=limits.max_input_tokens, threads=threads)
         return BatchClassifier(name, artifact, config, ClassifierMetrics(self.metrics, name))
-
-
-def _give_memory_back() -> None:
-    """To the machine, which allocators do not do by themselves."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    with contextlib.suppress(AttributeError, TypeError):  # a C library without it; Windows
-        ctypes.CDLL(None).malloc_trim(0)

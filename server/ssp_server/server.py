@@ -10,6 +10,7 @@ from grpc_reflection.v1alpha import reflection
 
 from ssp.v1 import admin_pb2, classification_pb2, generation_pb2, models_pb2, sessions_pb2
 from ssp_kernels import registry as kernels
+from ssp_server import memory
 from ssp_server.auditing import Auditing
 from ssp_server.border import Border
 from ssp_server.config import ConfigError, ServerConfig
@@ -75,6 +76,7 @@ class Server:
             served.start()
         await self._keeper.start()
         await self._grpc.start()
+        memory.settle()
         await self._drain.resume()
         log.info("serving", address=f"{config.host}:{self.port}", metrics_port=self.metrics_port)
         return self
