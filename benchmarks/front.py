@@ -7,18 +7,12 @@ Every cell is the processor time of the server's threads over some seconds in wh
 """
 
 import asyncio
-import json
-import subprocess
-import sys
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 
 import tyro
 
+from benchmarks.serving import Server, serving
 from ssp_client import StreamOptions
 from ssp_client.aio import AsyncClient
 
@@ -45,38 +39,16 @@ class Usage:
         return Usage(loop=self.loop - other.loop, grpc=self.grpc - other.grpc, engine=self.engine - other.engine)
 
 
-class Server:
-    def __init__(self, process: subprocess.Popen[str], target: str) -> None:
-        self.process, self.target = process, target
-
-    def usage(self) -> Usage:
-        """The main thread runs the event loop; of the others the busiest is the engine."""
-        used = {int(task.name): _processor_seconds(task) for task in Path(f"/proc/{self.process.pid}/task").iterdir()}
-        loop = used.pop(self.process.pid)
-        engine = max(used.values())
-        return Usage(loop=loop, grpc=sum(used.values()) - engine, engine=engine)
+def usage(server: Server) -> Usage:
+    """The main thread runs the event loop; of the others the busiest is the engine."""
+    used = {int(task.name): _processor_seconds(task) for task in Path(f"/proc/{server.pid}/task").iterdir()}
+    loop = used.pop(server.pid)
+    engine = max(used.values())
+    return Usage(loop=loop, grpc=sum(used.values()) - engine, engine=engine)
 
 
 def _processor_seconds(task: Path) -> float:
     return int((task / "schedstat").read_text().split()[0]) / 1e9
-
-
-@contextmanager
-def serving(flags: Flags) -> Iterator[Server]:
-    command = [str(Path(sys.executable).with_name("ssp-server")), "serve", "--models", f"measured={flags.model}"]
-    options = ["--port", "0", "--metrics-port", "0", "--log-format", "json", "--slots", str(max(flags.streams))]
-    with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            events = map(json.loads, process.stderr)
-            address = next(event["address"] for event in events if event["event"] == "serving")
-            rest = Thread(target=lambda: deque(events, maxlen=0), daemon=True)
-            rest.start()
-            yield Server(process, address)
-            process.terminate()
-            rest.join()
-        finally:
-            process.kill()
 
 
 class Load:
@@ -106,9 +78,9 @@ async def cell(server: Server, flags: Flags, streams: int, options: StreamOption
         load, begun = Load(client, flags, options), [asyncio.Event() for _ in range(streams)]
         tasks = [asyncio.create_task(load.stream(*numbered)) for numbered in enumerate(begun)]
         await asyncio.gather(*(event.wait() for event in begun))
-        before, tokens, chunks = server.usage(), load.tokens, load.chunks
+        before, tokens, chunks = usage(server), load.tokens, load.chunks
         await asyncio.sleep(flags.seconds)
-        used, tokens, chunks = server.usage() - before, load.tokens - tokens, load.chunks - chunks
+        used, tokens, chunks = usage(server) - before, load.tokens - tokens, load.chunks - chunks
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -123,7 +95,7 @@ def _percent(used: Usage) -> str:
 async def run(flags: Flags) -> None:
     titles = f"{'streams':>8}{'tokens/chunk':>13}{'tokens/s':>10}"
     print(titles + "".join(f"{title:>12}" for title in ("engine", "event loop", "gRPC")) + f"{'front/engine':>14}")
-    with serving(flags) as server:
+    with serving(flags.model, "--slots", max(flags.streams)) as server:
         for chunk_tokens in flags.chunk_tokens:
             for streams in flags.streams:
                 row = await cell(server, flags, streams, StreamOptions(max_chunk_tokens=chunk_tokens))

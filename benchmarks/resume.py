@@ -5,12 +5,8 @@
 Starts a server for each tier: with room on the device, with few slots, and with a store and room in memory for few.
 """
 
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +16,7 @@ from pathlib import Path
 
 import tyro
 
+from benchmarks.serving import serving
 from ssp_client import Client, Tier
 from ssp_client.session import Session
 
@@ -58,18 +55,8 @@ def main(flags: Flags) -> None:
 @contextmanager
 def served(flags: Flags, *options: str) -> Iterator[Client]:
     """A client of a server of its own."""
-    command = [str(Path(sys.executable).with_name("ssp-server")), "serve", "--models", str(flags.model), "--port", "0"]
-    command += ["--metrics-port", "-1", "--log-format", "json", "--max-prefix-bytes", "0", *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        lines = (json.loads(line) for line in process.stderr if line.startswith("{"))
-        target = next(line["address"] for line in lines if line["event"] == "serving")
-        log = threading.Thread(target=lambda: list(lines))  # a full pipe would stop the server
-        log.start()
-        with Client(target) as client:
-            yield client
-        process.terminate()
-        log.join()
+    with serving(flags.model, "--max-prefix-bytes", 0, *options) as server, Client(server.target) as client:
+        yield client
 
 
 def report_resume(name: str, client: Client, tier: Tier, flags: Flags, again: float) -> None:
