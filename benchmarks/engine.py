@@ -51,6 +51,8 @@ class Seconds(NamedTuple):
     processor: float
 
 
+CHUNK = 8  # tokens
+
 Turn = Callable[[int], Seconds]  # over that many steps
 Pick = Callable[[Tensor], list[int]]
 
@@ -122,25 +124,26 @@ class Engaged:
             calls = [Call(Sequence(self._detokenizer(), kept=False), [1], last) for _ in range(self._rows)]
             for call in calls:
                 self.engine.submit(call)
-            progress = self._read(calls)
-            before = next(count for count in progress if min(count.values()) > 0)
-            since, tokens = _now(), sum(before.values())
-            after = next(count for count in progress if max(count.values()) > steps)
-            took = _passed(since, (sum(after.values()) - tokens) / self._rows)
-            for _ in progress:
+            rounds = self._rounds(calls)
+            next(_ for _ in rounds if min(call.num_tokens for call in calls) > 0)
+            since, before = _now(), sum(call.num_tokens for call in calls)
+            next(_ for _ in rounds if max(call.num_tokens for call in calls) > steps)
+            took = _passed(since, (sum(call.num_tokens for call in calls) - before) / self._rows)
+            for _ in rounds:
                 pass
             return took
 
         return turn
 
-    def _read(self, calls: list[Call]) -> Iterator[dict[Call, int]]:
-        """Tokens of each call so far, told whenever there are more, until all have ended."""
-        count = dict.fromkeys(calls, 0)
-        while any(call.finish_reason is None for call in calls) or min(count.values()) < max(count.values()):
-            for call in filter(count.__contains__, self._news.get()):  # not one of the turn before
-                count[call] += sum(len(progress.token_ids) for progress in call.take(1_000_000))
-            self.engine.wake()
-            yield count
+    def _rounds(self, calls: list[Call]) -> Iterator[None]:
+        """Whenever the engine has told of something, until all have ended. They are read in chunks, as in a server."""
+        while any(call.finish_reason is None for call in calls):
+            self._news.get()
+            if max(call.num_unread for call in calls) >= CHUNK:
+                for call in calls:
+                    call.take(CHUNK)
+                self.engine.wake()
+            yield
 
 
 def _now() -> Seconds:

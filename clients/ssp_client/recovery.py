@@ -62,8 +62,14 @@ class Recovery:
     def info(self, timeout: float | None = None, *, with_health: bool = False) -> SessionInfo:
         """Where the session stands on the server, after what it lost was done again."""
         call = calls.get_session(self.cursor.session_id, with_health=with_health)
-        info = self.unary(call, timeout, again=call)
-        return self.unary(call, timeout) if self._repeat(self.cursor.missing(info.status)) else info
+        tries = self.tries()
+        while True:
+            try:
+                info = self._transport.unary(call, timeout)
+                repeated = self._repeat(self.cursor.missing(info.status))
+                return self._transport.unary(call, timeout) if repeated else info
+            except SSPError as error:
+                self.recover(error, tries, restores=False)
 
     def restore(self) -> bool:
         """Has the server do again what it lost of the calls that have ended; False if it lost nothing."""

@@ -79,6 +79,7 @@ class FakeServer(
         self.checkpoints: dict[tuple[str, str], int] = {}
         self.cancelled = threading.Event()
         self.seconds_per_chunk = 0.0
+        self.saves = True  # sessions, at every token
         self.max_message_bytes = 4000
         self.state_bytes = 8  # of an exported state, as it is announced
         self._answers: dict[str, list[generation_pb2.GenerateResponse]] = {}
@@ -111,6 +112,11 @@ class FakeServer(
         self._servers.append(server)
         return port
 
+    def lose(self, session_id: str) -> None:
+        """All that was done since the session was opened, as if it had never been."""
+        self.positions[session_id] = 0
+        self._answers.clear()
+
     def set_health(self, service: str, status: Any) -> None:
         self.health.set(service, status)
 
@@ -129,6 +135,8 @@ class FakeServer(
                 return
             if request.session_id:
                 self.positions[request.session_id] = message.session.position
+            if not self.saves:
+                message.session.ClearField("committed_position")
             yield message
             time.sleep(self.seconds_per_chunk)
         finished.set()
@@ -346,6 +354,8 @@ class FakeServer(
             tier=sessions_pb2.TIER_DEVICE,
             state_bytes=2048,
         )
+        if not self.saves:
+            session.status.ClearField("committed_position")
         session.create_time.FromSeconds(1_700_000_000)
         return session
 

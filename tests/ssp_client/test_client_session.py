@@ -170,6 +170,16 @@ def test_sessions_outlive_clients() -> None:
             session.close()
 
 
+def test_a_server_may_die_while_it_does_again_what_it_lost(client: Client, server: FakeServer) -> None:
+    server.saves = False
+    with client.open_session() as session:
+        session.generate_text("ab", max_tokens=4)
+        server.lose(session.id)
+        server.failures["Generate"] = [Failure(code=grpc.StatusCode.UNAVAILABLE, after=1)]
+        assert session.info().status.position == session.position == 6
+        assert len(server.requests["Generate"]) == 3
+
+
 def test_the_error_of_a_block_is_not_hidden_by_its_close(client: Client, server: FakeServer) -> None:
     with pytest.raises(ZeroDivisionError), client.open_session():
         server.failures["CloseSession"] = [Failure(code=grpc.StatusCode.UNAVAILABLE)]

@@ -61,8 +61,14 @@ class AsyncRecovery:
     async def info(self, timeout: float | None = None, *, with_health: bool = False) -> SessionInfo:
         """Where the session stands on the server, after what it lost was done again."""
         call = calls.get_session(self.cursor.session_id, with_health=with_health)
-        info = await self.unary(call, timeout, again=call)
-        return await self.unary(call, timeout) if await self._repeat(self.cursor.missing(info.status)) else info
+        tries = self.tries()
+        while True:
+            try:
+                info = await self._transport.unary(call, timeout)
+                repeated = await self._repeat(self.cursor.missing(info.status))
+                return await self._transport.unary(call, timeout) if repeated else info
+            except SSPError as error:
+                await self.recover(error, tries, restores=False)
 
     async def restore(self) -> bool:
         """Has the server do again what it lost of the calls that have ended; False if it lost nothing."""
