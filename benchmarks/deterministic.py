@@ -46,7 +46,7 @@ class Mode:
         assert artifact.description.tokenizer is not None
         self._tokenizer = artifact.description.tokenizer
         config = EngineConfig(num_slots=flags.slots, threads=flags.threads, quantum=quantum)
-        self.engine = Engine(artifact.language_model, None, config, deliver=self._news.put)
+        self.engine = Engine(artifact.language_model, (), config, deliver=self._news.put)
         self.engine.start()
 
     def decode_rate(self, streams: int, tokens: int) -> float:

@@ -113,7 +113,7 @@ class Engaged:
     def __init__(self, model: LanguageModel, rows: int, flags: Flags, detokenizer: Callable[[], Detokenizer]) -> None:
         self._news: queue.SimpleQueue[list[Call]] = queue.SimpleQueue()
         config = EngineConfig(num_slots=rows, threads=flags.threads)
-        self.engine = Engine(model, None, config, deliver=self._news.put)
+        self.engine = Engine(model, (), config, deliver=self._news.put)
         self._rows, self._detokenizer = rows, detokenizer
 
     def turns(self, params: SamplingParams) -> Turn:

@@ -90,7 +90,7 @@ class SamplingParams:
     stop: Sequence[str] = ()
     # Tokens that end the stream.
     stop_token_ids: Sequence[int] = ()
-    # Go on past the end-of-text token. Default false.
+    # Go on past the end-of-text tokens. Default false.
     ignore_eos: bool | None = None
     # Fixes the draws.
     seed: int | None = None

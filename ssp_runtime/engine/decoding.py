@@ -10,10 +10,10 @@ from ssp_runtime.engine.sampling import Draw, sample
 
 
 class Decoder:
-    """`eos_id` ends a text, if the model has such a token."""
+    """Any of `eos_ids` ends a text."""
 
-    def __init__(self, eos_id: int | None) -> None:
-        self._eos_id = eos_id
+    def __init__(self, eos_ids: tuple[int, ...]) -> None:
+        self._eos_ids = eos_ids
 
     def tokens(self, calls: Ids[Call], outputs_RV: Tensor) -> list[int | None]:
         """The next token of each call, one a row; None for those that do not generate yet."""
@@ -60,10 +60,9 @@ class Decoder:
 
     def _end_ids(self, call: Call) -> tuple[int, ...]:
         assert call.params is not None
-        eos = () if call.params.ignore_eos or self._eos_id is None else (self._eos_id,)
-        return (*call.params.stop_token_ids, *eos)
+        return (*call.params.stop_token_ids, *(() if call.params.ignore_eos else self._eos_ids))
 
     def _ends(self, call: Call, token: int) -> bool:
         params = call.params
         assert params is not None
-        return token in params.stop_token_ids or (token == self._eos_id and not params.ignore_eos)
+        return token in params.stop_token_ids or (token in self._eos_ids and not params.ignore_eos)

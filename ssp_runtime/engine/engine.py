@@ -66,7 +66,7 @@ class Engine:
     def __init__(
         self,
         model: CausalModel,
-        eos_id: int | None,
+        eos_ids: tuple[int, ...],
         config: EngineConfig,
         *,
         deliver: Callable[[list[Call]], None],
@@ -80,7 +80,7 @@ class Engine:
         self._pool = StatePool(model.state_spec, num_slots, weights.dtype, weights.device)
         self._rows = Rows(self._pool, self._observer, packed=config.quantum is not None)
         self._executor = Executor(model, self._pool, quantum)
-        self._decoder = Decoder(eos_id)
+        self._decoder = Decoder(eos_ids)
         self._prefixes = PrefixCache(config.prefix_bytes)
         scheduler = Scheduler(config.scheduler)
         self._prompts = Prompts(scheduler, self._executor, self._rows, self._prefixes, self._observer)

@@ -48,8 +48,8 @@ class Generator:
         self.name, self.artifact, self.limits = name, artifact, limits
         if not isinstance(artifact.model, CausalModel):
             raise ArtifactError(f"model {name!r} needs whole sequences; it can only classify")
-        eos_id = None if self.takes_numbers else self.tokenizer.eos_id
-        self.engine = Engine(artifact.model, eos_id, config, deliver=deliver, observer=observer)
+        eos_ids = () if self.takes_numbers else self.tokenizer.eos_ids
+        self.engine = Engine(artifact.model, eos_ids, config, deliver=deliver, observer=observer)
 
     @property
     def takes_numbers(self) -> bool:

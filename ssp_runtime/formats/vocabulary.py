@@ -23,7 +23,7 @@ def vocabulary(checkpoint: Checkpoint, embedding: EmbeddingConfig) -> Tokenizer 
         return _huggingface(checkpoint.path, checkpoint.config)
     if embedding.vocab_size == _NUM_BYTES and not checkpoint.config:
         return ByteTokenizer(bos_id=None)
-    return TokenIds(embedding.vocab_size, _one(checkpoint.config.get("eos_token_id")))
+    return TokenIds(embedding.vocab_size, _ids(checkpoint.config.get("eos_token_id")))
 
 
 def vocabulary_from(name: str) -> Tokenizer:
@@ -40,15 +40,16 @@ def vocabulary_from(name: str) -> Tokenizer:
 
 
 def _huggingface(folder: Path, config: Mapping[str, Any]) -> HuggingFaceTokenizer:
-    """It puts the beginning of a text before one if the published tokenizer does."""
+    """It puts the beginning of a text before one if the published tokenizer does. The ends of a text are those of the
+    first file that names any."""
     contents = (folder / VOCABULARY_FILE).read_bytes()
     plain = HuggingFaceTokenizer(contents)
     settings, generation = _settings(folder, "tokenizer_config.json"), _settings(folder, "generation_config.json")
-    bos_id = _one(plain.prefix)
+    bos_id = next(iter(plain.prefix), None)
     if bos_id is None and settings.get("add_bos_token"):
         bos_id = _special(plain, settings, "bos_token")
-    ends = [_one(said.get("eos_token_id")) for said in (generation, config)] + [_special(plain, settings, "eos_token")]
-    return HuggingFaceTokenizer(contents, bos_id, next((end for end in ends if end is not None), None))
+    named = (generation.get("eos_token_id"), config.get("eos_token_id"), _special(plain, settings, "eos_token"))
+    return HuggingFaceTokenizer(contents, bos_id, next(filter(None, map(_ids, named)), ()))
 
 
 def _settings(folder: Path, name: str) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def _special(tokenizer: HuggingFaceTokenizer, settings: Mapping[str, Any], name:
     return tokenizer.id_of(text) if isinstance(text, str) else None
 
 
-def _one(given: object) -> int | None:
-    """The first of several ids."""
-    first = given[0] if isinstance(given, list) and given else given
-    return first if isinstance(first, int) and not isinstance(first, bool) else None
+def _ids(given: object) -> tuple[int, ...]:
+    """Those named, one by itself or several in a list; none twice."""
+    several = given if isinstance(given, list) else [given]
+    return tuple(dict.fromkeys(each for each in several if isinstance(each, int) and not isinstance(each, bool)))

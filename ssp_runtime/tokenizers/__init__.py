@@ -6,7 +6,7 @@ from typing import Any
 
 from ssp_runtime.errors import ArtifactError
 from ssp_runtime.tokenizers import huggingface, world
-from ssp_runtime.tokenizers.base import Detokenizer, Tokenizer
+from ssp_runtime.tokenizers.base import Detokenizer, Tokenizer, ends_from_json
 from ssp_runtime.tokenizers.dna import DNATokenizer, HyenaDNATokenizer
 from ssp_runtime.tokenizers.huggingface import HuggingFaceTokenizer
 from ssp_runtime.tokenizers.raw_bytes import ByteTokenizer
@@ -29,10 +29,10 @@ _KINDS: Mapping[str, Callable[[Mapping[str, Any], Path], Tokenizer]] = {
     "bytes": lambda data, _: ByteTokenizer(data.get("bos_id", 0)),
     "dna": lambda _data, _folder: DNATokenizer(),
     "hyenadna": lambda _data, _folder: HyenaDNATokenizer(),
-    "ids": lambda data, _: TokenIds(data["vocab_size"], data["eos_id"]),
+    "ids": lambda data, _: TokenIds(data["vocab_size"], ends_from_json(data["eos_id"])),
     "rwkv_world": lambda _, folder: WorldTokenizer(_file(folder / world.VOCABULARY_FILE)),
     "huggingface": lambda data, folder: HuggingFaceTokenizer(
-        _file(folder / huggingface.VOCABULARY_FILE), data["bos_id"], data["eos_id"]
+        _file(folder / huggingface.VOCABULARY_FILE), data["bos_id"], ends_from_json(data["eos_id"])
     ),
 }
 

@@ -40,8 +40,9 @@ class Tokenizer(ABC):
         return None
 
     @property
-    def eos_id(self) -> int | None:
-        return None
+    def eos_ids(self) -> tuple[int, ...]:
+        """Any of these ends a text."""
+        return ()
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -67,3 +68,14 @@ class Tokenizer(ABC):
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
         return self
+
+
+def ends_to_json(ids: tuple[int, ...]) -> int | list[int] | None:
+    """A list of several only: so artifacts of one end stay what they are."""
+    return list(ids) if len(ids) > 1 else next(iter(ids), None)
+
+
+def ends_from_json(written: int | list[int] | None) -> tuple[int, ...]:
+    if written is None:
+        return ()
+    return tuple(written) if isinstance(written, list) else (written,)

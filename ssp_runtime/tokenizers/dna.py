@@ -49,8 +49,8 @@ class HyenaDNATokenizer(Tokenizer):
         return self._FIRST + len(_ALPHABET)
 
     @property
-    def eos_id(self) -> int | None:
-        return self._SEP
+    def eos_ids(self) -> tuple[int, ...]:
+        return (self._SEP,)
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode("ascii", errors="replace").translate(self._IDS))

@@ -9,7 +9,7 @@ from typing import Any
 import tokenizers as library
 
 from ssp_runtime.errors import ArtifactError
-from ssp_runtime.tokenizers.base import Detokenizer, Tokenizer
+from ssp_runtime.tokenizers.base import Detokenizer, Tokenizer, ends_to_json
 from ssp_runtime.tokenizers.decoding import decoding
 from ssp_runtime.tokenizers.pieces import PieceDetokenizer
 
@@ -21,16 +21,16 @@ class HuggingFaceTokenizer(Tokenizer):
 
     kind = "huggingface"
 
-    def __init__(self, contents: bytes, bos_id: int | None = None, eos_id: int | None = None) -> None:
+    def __init__(self, contents: bytes, bos_id: int | None = None, eos_ids: tuple[int, ...] = ()) -> None:
         """Raises `ArtifactError`."""
-        self._contents, self._bos_id, self._eos_id = contents, bos_id, eos_id
+        self._contents, self._bos_id, self._eos_ids = contents, bos_id, eos_ids
         self._library = _parsed(contents)
         self._library.no_truncation()
         self._library.no_padding()
         described = json.loads(contents)
         self._decoded = decoding(described.get("decoder"))
         self._special = {token["id"] for token in described.get("added_tokens", ()) if token["special"]}
-        for number in (bos_id, eos_id):
+        for number in (bos_id, *eos_ids):
             if number is not None and not 0 <= number < self.vocab_size:
                 raise ArtifactError(f"the beginning or end of a text is {number}, which tokenizer.json does not have")
 
@@ -43,8 +43,8 @@ class HuggingFaceTokenizer(Tokenizer):
         return self._bos_id
 
     @property
-    def eos_id(self) -> int | None:
-        return self._eos_id
+    def eos_ids(self) -> tuple[int, ...]:
+        return self._eos_ids
 
     def encode(self, text: str) -> list[int]:
         return list(self._library.encode(text, add_special_tokens=False).ids)
@@ -68,7 +68,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def to_json(self) -> dict[str, Any]:
         digest = hashlib.sha256(self._contents).hexdigest()
-        return {**super().to_json(), "bos_id": self._bos_id, "eos_id": self._eos_id, "sha256": digest}
+        return {**super().to_json(), "bos_id": self._bos_id, "eos_id": ends_to_json(self._eos_ids), "sha256": digest}
 
     @property
     def files(self) -> Mapping[str, bytes]:

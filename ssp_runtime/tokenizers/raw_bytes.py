@@ -23,8 +23,8 @@ class ByteTokenizer(Tokenizer):
         return self._bos_id
 
     @property
-    def eos_id(self) -> int | None:
-        return 0
+    def eos_ids(self) -> tuple[int, ...]:
+        return (0,)
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())

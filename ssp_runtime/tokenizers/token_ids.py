@@ -3,7 +3,7 @@
 from typing import Any
 
 from ssp_runtime.errors import InvalidRequest
-from ssp_runtime.tokenizers.base import Detokenizer, Tokenizer
+from ssp_runtime.tokenizers.base import Detokenizer, Tokenizer, ends_to_json
 from ssp_runtime.tokenizers.pieces import PieceDetokenizer
 
 
@@ -12,16 +12,16 @@ class TokenIds(Tokenizer):
 
     kind = "ids"
 
-    def __init__(self, vocab_size: int, eos_id: int | None = None) -> None:
-        self._vocab_size, self._eos_id = vocab_size, eos_id
+    def __init__(self, vocab_size: int, eos_ids: tuple[int, ...] = ()) -> None:
+        self._vocab_size, self._eos_ids = vocab_size, eos_ids
 
     @property
     def vocab_size(self) -> int:
         return self._vocab_size
 
     @property
-    def eos_id(self) -> int | None:
-        return self._eos_id
+    def eos_ids(self) -> tuple[int, ...]:
+        return self._eos_ids
 
     def encode(self, text: str) -> list[int]:  # noqa: ARG002  # whatever it is
         raise InvalidRequest(
@@ -33,4 +33,4 @@ class TokenIds(Tokenizer):
         return PieceDetokenizer(lambda _, __: None)
 
     def to_json(self) -> dict[str, Any]:
-        return {**super().to_json(), "vocab_size": self._vocab_size, "eos_id": self._eos_id}
+        return {**super().to_json(), "vocab_size": self._vocab_size, "eos_id": ends_to_json(self._eos_ids)}

@@ -32,8 +32,8 @@ class WorldTokenizer(Tokenizer):
         return max(self._tokens) + 1
 
     @property
-    def eos_id(self) -> int | None:
-        return 0
+    def eos_ids(self) -> tuple[int, ...]:
+        return (0,)
 
     def encode(self, text: str) -> list[int]:
         data, ids, start = text.encode(), [], 0

@@ -29,7 +29,7 @@ def read_texts(
     """
     stream: list[int] = []
     heldout = []
-    end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+    end = list(tokenizer.eos_ids[:1])
     for path in paths:
         ids = tokenizer.encode(read_text(path))
         cut = int(len(ids) * (1 - heldout_fraction))

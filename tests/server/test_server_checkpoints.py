@@ -88,9 +88,10 @@ def test_its_sessions_go_on_in_pieces_and_forks(client: Client, mamba: MambaForC
     assert vocabulary.decode(expected).startswith("".join(part.text for part in said).rstrip("\ufffd"))
 
 
-def test_an_end_of_text_ends_one(client: Client) -> None:
-    answer = client.complete(PROMPT, model="mamba", max_tokens=30, temperature=0, logit_bias={0: 100})
-    assert list(answer.token_ids) == [0] and answer.text == ""
+@pytest.mark.parametrize("end", [0, 5])
+def test_any_end_of_text_ends_one(end: int, client: Client) -> None:
+    answer = client.complete(PROMPT, model="mamba", max_tokens=30, temperature=0, logit_bias={end: 100})
+    assert list(answer.token_ids) == [end] and answer.text == ""
 
 
 def test_only_what_begins_a_text_loses_its_space(client: Client, tmp_path: Path) -> None:

@@ -45,13 +45,22 @@ def test_the_published_dna_vocabulary_has_its_letters_after_the_special_tokens()
     tokenizer = HyenaDNATokenizer()
     assert tokenizer.encode("ACGTNacgtn") == [7, 8, 9, 10, 11] * 2
     assert tokenizer.encode("RZé") == [6] * 3, "what is no letter is [UNK]"
-    assert (tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id) == (12, None, 1)
+    assert (tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_ids) == (12, None, (1,))
     assert tokenizer.detokenizer().push([10, 7, 0, 1, 6, 12, 15, 7]) == "TAA"
 
 
 def test_ids_without_a_vocabulary_are_no_text() -> None:
-    tokenizer = TokenIds(40, eos_id=3)
-    assert tokenizers.from_json(tokenizer.to_json()) == tokenizer != TokenIds(41, eos_id=3)
+    tokenizer = TokenIds(40, eos_ids=(3,))
+    assert tokenizers.from_json(tokenizer.to_json()) == tokenizer != TokenIds(41, eos_ids=(3,))
     assert tokenizer.detokenizer().push([1, 2]) == ""
     with pytest.raises(InvalidRequest, match="token ids only; give it one with ssp-model convert --tokenizer"):
         tokenizer.encode("a")
+
+
+@pytest.mark.parametrize(("ids", "written"), [((), None), ((3,), 3), ((3, 5), [3, 5])])
+def test_one_end_of_a_text_is_written_as_it_was_before_there_could_be_several(
+    ids: tuple[int, ...], written: int | list[int] | None
+) -> None:
+    tokenizer = TokenIds(40, ids)
+    assert tokenizer.to_json() == {"kind": "ids", "vocab_size": 40, "eos_id": written}
+    assert tokenizers.from_json(tokenizer.to_json()).eos_ids == ids

@@ -65,7 +65,7 @@ class Generate:
     stop: UseAppendAction[tuple[str, ...]] = ()
     """A text that ends the generation."""
     ignore_eos: bool = False
-    """Go on past the end-of-text token."""
+    """Go on past the end-of-text tokens."""
     exclude_stop: bool = False
     """Leave the session as it was before what ended the text; the next call must then bring input."""
     priority: int = 0

@@ -27,7 +27,7 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     DESCRIPTOR: _descriptor.EnumDescriptor
     FINISH_REASON_UNSPECIFIED: _FinishReason.ValueType  # 0
     FINISH_REASON_STOP: _FinishReason.ValueType  # 1
-    """A stop text, a stop token or the end-of-text token."""
+    """A stop text, a stop token or an end-of-text token."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
     """max_tokens were generated."""
     FINISH_REASON_ABORT: _FinishReason.ValueType  # 3
@@ -39,7 +39,7 @@ class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper): ...
 
 FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
 FINISH_REASON_STOP: FinishReason.ValueType  # 1
-"""A stop text, a stop token or the end-of-text token."""
+"""A stop text, a stop token or an end-of-text token."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 """max_tokens were generated."""
 FINISH_REASON_ABORT: FinishReason.ValueType  # 3
@@ -195,14 +195,14 @@ class SamplingParams(_message.Message):
     min_tokens: _builtins.int
     """No stop condition ends the stream before this many tokens. Default 0."""
     ignore_eos: _builtins.bool
-    """Go on past the model's end-of-text token. Default false."""
+    """Go on past the model's end-of-text tokens. Default false."""
     seed: _builtins.int
     """Fixes the draws: the draw at a position depends on (seed, position) alone. Default: chosen by the server."""
     n: _builtins.int
     """Completions to draw from one prompt, told apart by GenerateResponse.index. 1 to 16; must be 1 on a session. Default 1."""
     exclude_stop: _builtins.bool
-    """Leave the session where it stood before the text that ended the stream began (a stop text, a stop token or the
-    end-of-text token), in whole tokens. The next call must then bring input. Default false: it stays in the state.
+    """Leave the session where it stood before the text that ended the stream began (a stop text, a stop token or
+    an end-of-text token), in whole tokens. The next call must then bring input. Default false: it stays in the state.
     """
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -1,6 +1,7 @@
 """The engine in process: whatever happens around it, a sequence's tokens are those it would have alone."""
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from ssp_runtime.engine.generator import GenerationLimits
 from ssp_runtime.engine.progress import FinishReason
 from ssp_runtime.errors import Draining, Exhausted, InvalidRequest, StateCorrupt
 from ssp_runtime.state import initial_state
-from tests.ssp_runtime.engine.engine_harness import GREEDY, Driver, driver, params, tiny_model
+from ssp_runtime.tokenizers import TokenIds
+from tests.ssp_runtime.engine.engine_harness import GREEDY, Driver, driver, params, tiny_artifact, tiny_model
 
 PROMPTS = [[(7 * i + 3 * j) % 256 for j in range(1 + 6 * i)] for i in range(12)]
 BOS = 0
@@ -100,6 +102,19 @@ def test_no_end_comes_before_min_tokens() -> None:
         biased = {"logit_bias": {BOS: 100.0}, "ignore_eos": False, "min_tokens": 4}
         tokens = made.complete(made.sequence(), [1], **biased)
         assert len(tokens) == 5 and tokens[4] == BOS and BOS not in tokens[:4]
+
+
+def test_any_of_several_ends_ends_a_text_and_none_comes_before_min_tokens() -> None:
+    ends = (3, 200)
+    description = replace(tiny_artifact().description, tokenizer=TokenIds(256, ends))
+    with driver(artifact=replace(tiny_artifact(), description=description)) as made:
+        for end in ends:
+            call = made.submit(made.sequence(), [1], logit_bias={end: 100.0}, ignore_eos=False)
+            assert (made.finish(call), call.finish_reason) == ([end], FinishReason.STOP)
+            assert made.complete(made.sequence(), [1], logit_bias={end: 100.0}, max_tokens=3) == [end] * 3
+        biased = {"logit_bias": dict.fromkeys(ends, 100.0), "ignore_eos": False, "min_tokens": 4}
+        tokens = made.complete(made.sequence(), [1], **biased)
+        assert len(tokens) == 5 and tokens[4] in ends and not set(ends) & set(tokens[:4])
 
 
 def test_a_stop_text_is_not_returned_but_stays_in_the_state() -> None:

@@ -56,7 +56,7 @@ def test_a_folder_of_another_program_is_ready_to_serve(folder: Path) -> None:
     assert found.description.form == "recurrent" and not found.language_model.training
     tokenizer = found.description.tokenizer
     assert isinstance(tokenizer, HuggingFaceTokenizer) and tokenizer.files == {"tokenizer.json": byte_level()}
-    assert (tokenizer.bos_id, tokenizer.eos_id) == (None, 0)
+    assert (tokenizer.bos_id, tokenizer.eos_ids) == (None, (0, 5))
     trained = read_model(folder, pickles=False)
     ids = torch.arange(20)[None]
     with torch.no_grad():
@@ -82,28 +82,35 @@ def test_ours_keeps_its_own(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("contents", "settings", "bos", "eos"),
+    ("contents", "settings", "bos", "ends"),
     [
-        (sentencepiece(), {}, 1, 0),
-        (byte_level(), {"tokenizer_config.json": {"add_bos_token": True, "bos_token": {"content": "</s>"}}}, 0, 0),
-        (sentencepiece(), {"generation_config.json": {"eos_token_id": 7}}, 1, 7),
-        (sentencepiece(), {"config.json": {"eos_token_id": None}, "tokenizer_config.json": NAMED}, 1, 2),
+        (sentencepiece(), {}, 1, (0,)),
+        (byte_level(), {"tokenizer_config.json": {"add_bos_token": True, "bos_token": {"content": "</s>"}}}, 0, (0,)),
+        (sentencepiece(), {"generation_config.json": {"eos_token_id": 7}}, 1, (7,)),
+        (sentencepiece(), {"generation_config.json": {"eos_token_id": [7, 2, 7]}}, 1, (7, 2)),
+        (
+            sentencepiece(),
+            {"generation_config.json": {"eos_token_id": []}, "config.json": {"eos_token_id": [2, 9]}},
+            1,
+            (2, 9),
+        ),
+        (sentencepiece(), {"config.json": {"eos_token_id": None}, "tokenizer_config.json": NAMED}, 1, (2,)),
     ],
 )
 def test_beginning_and_end_of_a_text_are_the_published_ones(
-    folder: Path, contents: bytes, settings: dict[str, dict[str, Any]], bos: int, eos: int
+    folder: Path, contents: bytes, settings: dict[str, dict[str, Any]], bos: int, ends: tuple[int, ...]
 ) -> None:
     (folder / "generation_config.json").unlink()
     (folder / "tokenizer.json").write_bytes(contents)
     for name, values in settings.items():
         change_json(folder / name, **values)
     tokenizer = open_model(folder).description.tokenizer
-    assert tokenizer is not None and (tokenizer.bos_id, tokenizer.eos_id) == (bos, eos)
+    assert tokenizer is not None and (tokenizer.bos_id, tokenizer.eos_ids) == (bos, ends)
 
 
 def test_without_a_vocabulary_it_takes_ids(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
-    assert open_model(folder).description.tokenizer == TokenIds(VOCAB_SIZE, eos_id=0)
+    assert open_model(folder).description.tokenizer == TokenIds(VOCAB_SIZE, eos_ids=(0,))
 
 
 def test_a_pickle_is_for_the_converter_only(folder: Path) -> None:
