@@ -15,6 +15,8 @@ SSPError
 │   ├── SessionMoved                another server has saved a newer version of it
 │   └── StreamCut                   nobody read what a call brought
 ├── Forbidden                       the operator of this server did not allow it
+├── ChatUnavailable                 there is no chat template, or the operator did not allow it
+├── ChatTemplateFailed              it cannot be rendered
 ├── ModelExists                     another model has that name
 ├── ModelInUse                      its sessions would be lost
 ├── Exhausted                       no room now; `retry_after` seconds says when to ask again
@@ -87,6 +89,14 @@ class StreamCut(Conflict):
 
 
 class Forbidden(SSPError):
+    pass
+
+
+class ChatUnavailable(SSPError):
+    pass
+
+
+class ChatTemplateFailed(SSPError):
     pass
 
 

@@ -1,9 +1,9 @@
 """Our model folder: `config.json` (everything that is no tensor) and `model.safetensors`.
 
 config.json holds: format_version, form ("training" or "recurrent"), model (see `models.config`), tokenizer, labels,
-description, training (how it came to be, free form), and fingerprint: SHA-256 over all of that and the weights. A
-tokenizer that comes in a file has it beside config.json, which holds its SHA-256. A file that changed since it was
-written, by one bit, is refused.
+description, training (how it came to be, free form), perhaps chat_template, and fingerprint: SHA-256 over all of that
+and the weights. A tokenizer that comes in a file has it beside config.json, which holds its SHA-256; so has a chat
+template. A file that changed since it was written, by one bit, is refused.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ssp_runtime import tokenizers
+from ssp_runtime.chat.template import ChatTemplate
 from ssp_runtime.errors import ArtifactError, InvalidRequest
 from ssp_runtime.formats.convert import to_recurrent
 from ssp_runtime.formats.json_file import CONFIG_FILE, read_json
@@ -60,6 +61,7 @@ class Description:
     labels: tuple[str, ...] = ()
     description: str = ""
     training: dict[str, Any] = field(default_factory=dict)
+    chat_template: InstanceOf[ChatTemplate] | None = None
 
     def __post_init__(self) -> None:
         """Raises `ArtifactError` unless the model has an embedding for every id of the tokenizer."""
@@ -78,7 +80,14 @@ class Description:
             "labels": list(self.labels),
             "description": self.description,
             "training": self.training,
+            **({} if self.chat_template is None else {"chat_template": self.chat_template.to_json()}),
         }
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What is stored beside `config.json`, by name."""
+        parts = [part for part in (self.tokenizer, self.chat_template) if part is not None]
+        return {name: contents for part in parts for name, contents in part.files.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +142,7 @@ def save(folder: Path, model: Model, description: Description) -> str:
     save_file(weights, folder / WEIGHTS_FILE)
     (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors lets nobody else read it
     text = json.dumps({**description.to_json(), "fingerprint": fingerprint}, indent=2, ensure_ascii=False)
-    for name, contents in ({} if description.tokenizer is None else description.tokenizer.files).items():
+    for name, contents in description.files.items():
         (folder / name).write_bytes(contents)
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
     return fingerprint
@@ -208,6 +217,8 @@ def _parse(data: dict[str, Any], folder: Path) -> Description:
         fields = {name: data[name] for name in ("form", "labels", "description", "training")}
         fields["model"] = model_config.from_json(data["model"])
         fields["tokenizer"] = None if data["tokenizer"] is None else tokenizers.from_json(data["tokenizer"], folder)
+        if "chat_template" in data:
+            fields["chat_template"] = ChatTemplate.from_json(data["chat_template"], folder)
         return validated(Description, fields)
     except KeyError as error:
         raise ArtifactError(f"{folder / CONFIG_FILE} lacks {error.args[0]!r}") from error

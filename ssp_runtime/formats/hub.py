@@ -7,7 +7,7 @@ from ssp_runtime.errors import ArtifactError
 from ssp_runtime.formats.checkpoint import PICKLES
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_DATA = ("*.json", "*.safetensors", "*.txt")
+_DATA = ("*.json", "*.safetensors", "*.txt", "chat_template.jinja")
 
 
 def is_name(text: str) -> bool:

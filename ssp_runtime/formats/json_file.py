@@ -20,3 +20,8 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ArtifactError(f"{path} holds no JSON object")
     return data
+
+
+def read_settings(folder: Path, name: str) -> dict[str, Any]:
+    """Empty if the folder has no such file. Raises `ArtifactError`."""
+    return read_json(folder / name) if (folder / name).exists() else {}

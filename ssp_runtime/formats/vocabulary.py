@@ -6,7 +6,7 @@ from typing import Any
 
 from ssp_runtime import tokenizers
 from ssp_runtime.formats.checkpoint import Checkpoint
-from ssp_runtime.formats.json_file import read_json
+from ssp_runtime.formats.json_file import read_settings
 from ssp_runtime.models.config import EmbeddingConfig, NumberEmbeddingConfig
 from ssp_runtime.tokenizers import ByteTokenizer, HuggingFaceTokenizer, TokenIds, Tokenizer, WorldTokenizer
 from ssp_runtime.tokenizers.huggingface import VOCABULARY_FILE
@@ -44,7 +44,10 @@ def _huggingface(folder: Path, config: Mapping[str, Any]) -> HuggingFaceTokenize
     first file that names any."""
     contents = (folder / VOCABULARY_FILE).read_bytes()
     plain = HuggingFaceTokenizer(contents)
-    settings, generation = _settings(folder, "tokenizer_config.json"), _settings(folder, "generation_config.json")
+    settings, generation = (
+        read_settings(folder, "tokenizer_config.json"),
+        read_settings(folder, "generation_config.json"),
+    )
     bos_id = next(iter(plain.prefix), None)
     if bos_id is None and settings.get("add_bos_token"):
         bos_id = _special(plain, settings, "bos_token")
@@ -52,16 +55,15 @@ def _huggingface(folder: Path, config: Mapping[str, Any]) -> HuggingFaceTokenize
     return HuggingFaceTokenizer(contents, bos_id, next(filter(None, map(_ids, named)), ()))
 
 
-def _settings(folder: Path, name: str) -> dict[str, Any]:
-    """Empty if there is no such file."""
-    return read_json(folder / name) if (folder / name).exists() else {}
-
-
 def _special(tokenizer: HuggingFaceTokenizer, settings: Mapping[str, Any], name: str) -> int | None:
-    """The id of a token that is named as text, or as an object with its text."""
-    given = settings.get(name)
+    text = token_text(settings.get(name))
+    return None if text is None else tokenizer.id_of(text)
+
+
+def token_text(given: object) -> str | None:
+    """Of a token that is named by it, or as an object that has it."""
     text = given.get("content") if isinstance(given, dict) else given
-    return tokenizer.id_of(text) if isinstance(text, str) else None
+    return text if isinstance(text, str) else None
 
 
 def _ids(given: object) -> tuple[int, ...]:

@@ -44,6 +44,11 @@ class Tokenizer(ABC):
         """Any of these ends a text."""
         return ()
 
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """Texts that `encode` takes for tokens which are no text themselves, and their ids."""
+        return {}
+
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Raises `InvalidRequest` for text that the vocabulary cannot express."""

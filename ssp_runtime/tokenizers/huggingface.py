@@ -29,7 +29,9 @@ class HuggingFaceTokenizer(Tokenizer):
         self._library.no_padding()
         described = json.loads(contents)
         self._decoded = decoding(described.get("decoder"))
-        self._special = {token["id"] for token in described.get("added_tokens", ()) if token["special"]}
+        special = {token["content"]: token["id"] for token in described.get("added_tokens", ()) if token["special"]}
+        self._special = set(special.values())
+        self._special_tokens = {text: number for text, number in special.items() if number != _unknown(described)}
         for number in (bos_id, *eos_ids):
             if number is not None and not 0 <= number < self.vocab_size:
                 raise ArtifactError(f"the beginning or end of a text is {number}, which tokenizer.json does not have")
@@ -45,6 +47,11 @@ class HuggingFaceTokenizer(Tokenizer):
     @property
     def eos_ids(self) -> tuple[int, ...]:
         return self._eos_ids
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """Without that for what the vocabulary cannot express."""
+        return self._special_tokens
 
     def encode(self, text: str) -> list[int]:
         return list(self._library.encode(text, add_special_tokens=False).ids)
@@ -73,6 +80,13 @@ class HuggingFaceTokenizer(Tokenizer):
     @property
     def files(self) -> Mapping[str, bytes]:
         return {VOCABULARY_FILE: self._contents}
+
+
+def _unknown(described: Mapping[str, Any]) -> object:
+    """The id for what the vocabulary cannot express, if any."""
+    model = described["model"]
+    named = model.get("unk_token")
+    return model.get("unk_id") if named is None else dict(model["vocab"]).get(named)
 
 
 def _parsed(contents: bytes) -> library.Tokenizer:

@@ -1,5 +1,6 @@
 """Bytes as tokens."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ssp_runtime.tokenizers.base import Detokenizer, Tokenizer
@@ -25,6 +26,10 @@ class ByteTokenizer(Tokenizer):
     @property
     def eos_ids(self) -> tuple[int, ...]:
         return (0,)
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        return {"\0": 0}
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ssp_runtime.errors import ArtifactError
 from ssp_runtime.formats.artifact import Artifact, Description, fingerprint_of
+from ssp_runtime.formats.chat_template import chat_template
 from ssp_runtime.formats.checkpoint import Checkpoint, Watched
 from ssp_runtime.formats.names import Names
 from ssp_runtime.formats.vocabulary import vocabulary
@@ -56,6 +57,7 @@ def assemble(checkpoint: Checkpoint, how: Format) -> Artifact:
         tokenizer=how.tokenizer(checkpoint) if how.tokenizer else vocabulary(checkpoint, config.embedding),
         labels=how.labels(checkpoint),
         training={"format": how.name},
+        chat_template=chat_template(checkpoint.path),
     )
     return Artifact(description=description, model=model.eval(), fingerprint=fingerprint_of(description, model))
 
