@@ -41,6 +41,7 @@ from ssp_client.session import Session
 from ssp_client.step_stream import StepStream
 from ssp_client.stream import GenerateStream
 from ssp_client.types import (
+    ChatMessage,
     FinishReason,
     GenerateChunk,
     InputKind,
@@ -72,6 +73,7 @@ __all__ = [
     "AsyncSession",
     "AsyncStepStream",
     "Cancelled",
+    "ChatMessage",
     "Client",
     "Completion",
     "DataLoss",

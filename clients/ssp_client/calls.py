@@ -16,6 +16,7 @@ from ssp.v1 import admin_pb2, classification_pb2, common_pb2, generation_pb2, mo
 from ssp_client import health, wire
 from ssp_client.batching import Batch, Outcome
 from ssp_client.types import (
+    ChatMessage,
     GenerateChunk,
     ModelInfo,
     SamplingOptions,
@@ -94,6 +95,7 @@ def generate(
     receipt: common_pb2.Receipt | None = None,
     state: bytes = b"",
     return_state: bool = False,
+    messages: Sequence[ChatMessage] | None = None,
 ) -> Call[GenerateChunk]:
     """A stream; on a session without `request_id` it gets a fresh one."""
     request = generation_pb2.GenerateRequest(
@@ -108,6 +110,7 @@ def generate(
         receipt=receipt,
         state=state,
         return_state=return_state,
+        chat=None if messages is None else wire.chat_to_proto(messages),
     )
     path = "/ssp.v1.Generation/Generate"
     return make_call(path, request, generation_pb2.GenerateResponse, wire.chunk_from_proto, routing_key_of(session_id))

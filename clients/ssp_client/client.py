@@ -20,6 +20,7 @@ from ssp_client.session import Session
 from ssp_client.stream import GenerateStream
 from ssp_client.transport import Transport
 from ssp_client.types import (
+    ChatMessage,
     ModelInfo,
     Prediction,
     SamplingOptions,
@@ -81,6 +82,7 @@ class Client:
         self,
         prompt: SequenceLike | None = None,
         *,
+        messages: Sequence[ChatMessage] | None = None,
         model: str = "",
         sampling_params: SamplingParams | None = None,
         session_id: str = "",
@@ -97,6 +99,8 @@ class Client:
 
         Args:
             prompt: text, token ids, or vectors; may be None for a model with a beginning-of-text token.
+            messages: a whole conversation in place of a prompt, `[{"role": "user", "content": "Hello"}]`, for the
+                model's chat template; on a session only in its first call.
             model: may be empty if the server has one model that generates.
             sampling_params: how tokens are drawn; its fields may also be given as keywords (`max_tokens=50`).
             session_id, expected_position: continue a session; `Session` keeps track of both by itself.
@@ -109,6 +113,7 @@ class Client:
         """
         call = calls.generate(
             prompt,
+            messages=messages,
             model=model,
             sampling_params=calls.sampling(sampling_params, sampling),
             session_id=session_id,
@@ -125,6 +130,7 @@ class Client:
         self,
         prompt: SequenceLike | None = None,
         *,
+        messages: Sequence[ChatMessage] | None = None,
         model: str = "",
         sampling_params: SamplingParams | None = None,
         state: bytes = b"",
@@ -136,6 +142,7 @@ class Client:
         gathering = Gathering()
         with self.generate(
             prompt,
+            messages=messages,
             model=model,
             sampling_params=sampling_params,
             state=state,
@@ -151,13 +158,16 @@ class Client:
         self,
         prompt: SequenceLike | None = None,
         *,
+        messages: Sequence[ChatMessage] | None = None,
         model: str = "",
         sampling_params: SamplingParams | None = None,
         timeout: float | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> str:
         """Generates to the end and returns the text."""
-        return self.complete(prompt, model=model, sampling_params=sampling_params, timeout=timeout, **sampling).text
+        return self.complete(
+            prompt, messages=messages, model=model, sampling_params=sampling_params, timeout=timeout, **sampling
+        ).text
 
     def score(
         self, sequences: Sequence[SequenceLike], *, model: str = "", timeout: float | None = None

@@ -14,6 +14,7 @@ from ssp_client.errors import OUTCOME_UNKNOWN, PositionMismatch, SessionMoved, S
 from ssp_client.session_log import Entry, SessionLog
 from ssp_client.state_calls import StatePiece
 from ssp_client.types import (
+    ChatMessage,
     FinishReason,
     GenerateChunk,
     SamplingParams,
@@ -136,6 +137,7 @@ class Cursor:
         request_id: str,
         stream_options: StreamOptions | None,
         priority: int,
+        messages: Sequence[ChatMessage] | None = None,
     ) -> Call[GenerateChunk]:
         """The next Generate, with a seed, so that it draws the same when it is done again."""
         self._generating = request_id or calls.new_request_id()
@@ -150,6 +152,7 @@ class Cursor:
             stream_options=stream_options,
             priority=priority,
             receipt=self._receipt,
+            messages=messages,
         )
 
     def step(self, top_logprobs: int, expected_position: int | None) -> Call[StepPart]:

@@ -19,6 +19,7 @@ from ssp_client.stream import GenerateStream
 from ssp_client.transfer import download
 from ssp_client.transport import Transport
 from ssp_client.types import (
+    ChatMessage,
     SamplingOptions,
     SamplingParams,
     Score,
@@ -86,6 +87,7 @@ class Session:
         self,
         prompt: SequenceLike | None = None,
         *,
+        messages: Sequence[ChatMessage] | None = None,
         sampling_params: SamplingParams | None = None,
         expected_position: int | None = None,
         request_id: str = "",
@@ -98,6 +100,7 @@ class Session:
         self._recovery.settle()
         call = self._cursor.generate(
             prompt,
+            messages=messages,
             sampling_params=calls.sampling(sampling_params, sampling),
             expected_position=expected_position,
             request_id=request_id,
@@ -110,13 +113,16 @@ class Session:
         self,
         prompt: SequenceLike | None = None,
         *,
+        messages: Sequence[ChatMessage] | None = None,
         sampling_params: SamplingParams | None = None,
         timeout: float | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Completion:
         """Generates to the end and returns the whole."""
         gathering = Gathering()
-        with self.generate(prompt, sampling_params=sampling_params, timeout=timeout, **sampling) as stream:
+        with self.generate(
+            prompt, messages=messages, sampling_params=sampling_params, timeout=timeout, **sampling
+        ) as stream:
             for chunk in stream:
                 gathering.add(chunk)
         return gathering.only()
@@ -125,12 +131,15 @@ class Session:
         self,
         prompt: SequenceLike | None = None,
         *,
+        messages: Sequence[ChatMessage] | None = None,
         sampling_params: SamplingParams | None = None,
         timeout: float | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> str:
         """Generates to the end and returns the text."""
-        return self.complete(prompt, sampling_params=sampling_params, timeout=timeout, **sampling).text
+        return self.complete(
+            prompt, messages=messages, sampling_params=sampling_params, timeout=timeout, **sampling
+        ).text
 
     @overload
     def step(self, *, expected_position: int | None = None, timeout: float | None = None) -> StepStream[Outputs]: ...

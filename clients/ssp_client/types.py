@@ -64,6 +64,13 @@ class ServingStatus(StrEnum):
     SERVICE_UNKNOWN = "service_unknown"
 
 
+class ChatMessage(TypedDict):
+    """Of a conversation. The role is system, developer, user, assistant or tool."""
+
+    role: str
+    content: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
     """How the next token is drawn; what is None takes the server's default."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +16,7 @@ from grpc import StatusCode
 from ssp.v1 import admin_pb2, classification_pb2, common_pb2, generation_pb2, models_pb2, sessions_pb2
 from ssp_client.errors import InvalidSequence
 from ssp_client.types import (
+    ChatMessage,
     FinishReason,
     GenerateChunk,
     InputKind,
@@ -149,6 +150,15 @@ def _check_counts(params: SamplingParams) -> None:
         value = getattr(params, name)
         if value is not None and not 0 <= value <= largest:
             raise ValueError(f"{name}={value} is out of range; it lies between 0 and {largest}")
+
+
+def chat_to_proto(messages: Sequence[ChatMessage]) -> generation_pb2.Chat:
+    """Raises `ValueError` for text that UTF-8 cannot hold."""
+    made = [
+        generation_pb2.ChatMessage(role=_utf8(message["role"]), content=_utf8(message["content"]))
+        for message in messages
+    ]
+    return generation_pb2.Chat(messages=made)
 
 
 def stream_options_to_proto(options: StreamOptions) -> generation_pb2.StreamOptions:

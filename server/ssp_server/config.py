@@ -69,6 +69,9 @@ class ServerConfig:
     """Give every session the same bits alone and in any crowd. Prompts then take as long as generating them would."""
     audit_fraction: float = 0.0
     """Share of the sessions that are audited: when a call ends, their tokens are folded again and states compared."""
+    chat_templates: bool = False
+    """Apply the chat templates that come with models to the messages of requests. They are programs: each runs in a
+    sandbox and in a process of its own, bounded in memory and time."""
     device: str = "cpu"
     """Where the models run: cpu, or cuda."""
     store: str | None = None

@@ -10,6 +10,8 @@ from grpc import StatusCode
 
 from ssp_runtime.errors import (
     ArtifactError,
+    ChatTemplateFailed,
+    ChatUnavailable,
     Conflict,
     Draining,
     Exhausted,
@@ -41,6 +43,8 @@ _TABLE: tuple[tuple[type[SSPError], StatusCode, str], ...] = (
     (StateNotSealed, StatusCode.INVALID_ARGUMENT, "STATE_NOT_SEALED"),
     (InvalidRequest, StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
     (Forbidden, StatusCode.PERMISSION_DENIED, "FORBIDDEN"),
+    (ChatUnavailable, StatusCode.FAILED_PRECONDITION, "CHAT_UNAVAILABLE"),
+    (ChatTemplateFailed, StatusCode.FAILED_PRECONDITION, "CHAT_TEMPLATE_FAILED"),
     (ModelExists, StatusCode.FAILED_PRECONDITION, "MODEL_EXISTS"),
     (ModelInUse, StatusCode.FAILED_PRECONDITION, "MODEL_IN_USE"),
     (ArtifactError, StatusCode.FAILED_PRECONDITION, "BAD_MODEL_FOLDER"),

@@ -20,6 +20,7 @@ from ssp_runtime.formats.open import open_model
 from ssp_runtime.models.model import CausalModel
 from ssp_server import memory
 from ssp_server.auditing import Auditing
+from ssp_server.chats import Chats
 from ssp_server.config import ConfigError, ServerConfig
 from ssp_server.metrics import ClassifierMetrics, Metrics
 from ssp_server.readers import Readers
@@ -38,6 +39,7 @@ class Loader:
     auditing: Auditing
     readers: Readers
     registry: Registry
+    chats: Chats
 
     def load(self, name: str, folder: Path) -> Served:
         """A model, loaded and warmed up, but not started.
@@ -77,6 +79,7 @@ class Loader:
         """Ends what calls a retired model has left at a token, and gives its memory back."""
         await asyncio.to_thread(self.registry.find(name).stop)
         self.registry.remove(name)
+        await self.chats.forget(name)
         self.metrics.loads.pop(name, None)
         self.auditing.forget(name)
         memory.give_back()

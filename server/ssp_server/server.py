@@ -13,6 +13,7 @@ from ssp_kernels import registry as kernels
 from ssp_server import memory
 from ssp_server.auditing import Auditing
 from ssp_server.border import Border
+from ssp_server.chats import Chats
 from ssp_server.config import ConfigError, ServerConfig
 from ssp_server.drain import Drain
 from ssp_server.keeping import make_keeper
@@ -57,12 +58,14 @@ class Server:
         self._readers = Readers(asyncio.get_running_loop())
         self._registry = Registry()
         self._auditing = Auditing(config.audit_fraction, self._metrics)
+        self._chats = Chats(allowed=config.chat_templates)
         self._loader = Loader(
             config=config,
             metrics=self._metrics,
             auditing=self._auditing,
             readers=self._readers,
             registry=self._registry,
+            chats=self._chats,
         )
         for name, folder in config.named_models().items():
             self._registry.add(self._loader.load(name, folder))
@@ -84,6 +87,7 @@ class Server:
     async def __aexit__(self, *_: object) -> None:
         await self._drain.run(self._config.drain_seconds)
         await self._keeper.stop()
+        await self._chats.close()
         for served in self._registry.all():
             served.stop()
         await self._grpc.stop(grace=1.0)
@@ -108,6 +112,7 @@ class Server:
                 registry=self._registry,
                 keeper=self._keeper,
                 readers=self._readers,
+                chats=self._chats,
                 states=SealedStates(
                     registry=self._registry, key=config.seal_key(), max_bytes=config.limits.max_message_bytes
                 ),

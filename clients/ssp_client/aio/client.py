@@ -23,6 +23,7 @@ from ssp_client.cursor import Cursor
 from ssp_client.errors import Unavailable
 from ssp_client.files import FileLike, contents
 from ssp_client.types import (
+    ChatMessage,
     ModelInfo,
     Prediction,
     SamplingOptions,
@@ -72,6 +73,7 @@ class AsyncClient:
         self,
         prompt: SequenceLike | None = None,
         *,
+        messages: Sequence[ChatMessage] | None = None,
         model: str = "",
         sampling_params: SamplingParams | None = None,
         session_id: str = "",
@@ -88,6 +90,7 @@ class AsyncClient:
         make = functools.partial(
             calls.generate,
             prompt,
+            messages=messages,
             model=model,
             sampling_params=calls.sampling(sampling_params, sampling),
             session_id=session_id,
@@ -104,6 +107,7 @@ class AsyncClient:
         self,
         prompt: SequenceLike | None = None,
         *,
+        messages: Sequence[ChatMessage] | None = None,
         model: str = "",
         sampling_params: SamplingParams | None = None,
         state: bytes = b"",
@@ -115,6 +119,7 @@ class AsyncClient:
         gathering = Gathering()
         stream = self.generate(
             prompt,
+            messages=messages,
             model=model,
             sampling_params=sampling_params,
             state=state,
@@ -131,6 +136,7 @@ class AsyncClient:
         self,
         prompt: SequenceLike | None = None,
         *,
+        messages: Sequence[ChatMessage] | None = None,
         model: str = "",
         sampling_params: SamplingParams | None = None,
         timeout: float | None = None,
@@ -138,7 +144,7 @@ class AsyncClient:
     ) -> str:
         """Generates to the end and returns the text."""
         completion = await self.complete(
-            prompt, model=model, sampling_params=sampling_params, timeout=timeout, **sampling
+            prompt, messages=messages, model=model, sampling_params=sampling_params, timeout=timeout, **sampling
         )
         return completion.text
 

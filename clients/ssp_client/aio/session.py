@@ -21,6 +21,7 @@ from ssp_client.errors import NotFound, SSPError
 from ssp_client.files import FileLike, written
 from ssp_client.steps import Outputs, Steps, answers
 from ssp_client.types import (
+    ChatMessage,
     SamplingOptions,
     SamplingParams,
     Score,
@@ -84,6 +85,7 @@ class AsyncSession:
         self,
         prompt: SequenceLike | None = None,
         *,
+        messages: Sequence[ChatMessage] | None = None,
         sampling_params: SamplingParams | None = None,
         expected_position: int | None = None,
         request_id: str = "",
@@ -96,6 +98,7 @@ class AsyncSession:
         make = functools.partial(
             self._cursor.generate,
             prompt,
+            messages=messages,
             sampling_params=calls.sampling(sampling_params, sampling),
             expected_position=expected_position,
             request_id=request_id,
@@ -108,13 +111,16 @@ class AsyncSession:
         self,
         prompt: SequenceLike | None = None,
         *,
+        messages: Sequence[ChatMessage] | None = None,
         sampling_params: SamplingParams | None = None,
         timeout: float | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Completion:
         """Generates to the end and returns the whole."""
         gathering = Gathering()
-        async with self.generate(prompt, sampling_params=sampling_params, timeout=timeout, **sampling) as stream:
+        async with self.generate(
+            prompt, messages=messages, sampling_params=sampling_params, timeout=timeout, **sampling
+        ) as stream:
             async for chunk in stream:
                 gathering.add(chunk)
         return gathering.only()
@@ -123,12 +129,15 @@ class AsyncSession:
         self,
         prompt: SequenceLike | None = None,
         *,
+        messages: Sequence[ChatMessage] | None = None,
         sampling_params: SamplingParams | None = None,
         timeout: float | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> str:
         """Generates to the end and returns the text."""
-        return (await self.complete(prompt, sampling_params=sampling_params, timeout=timeout, **sampling)).text
+        return (
+            await self.complete(prompt, messages=messages, sampling_params=sampling_params, timeout=timeout, **sampling)
+        ).text
 
     @overload
     def step(

@@ -19,7 +19,7 @@ from ssp_client.client import Client
 from ssp_client.files import whole_file
 from ssp_client.session import Session
 from ssp_client.stream import GenerateStream
-from ssp_client.types import GenerateChunk, SamplingParams
+from ssp_client.types import ChatMessage, GenerateChunk, SamplingParams
 
 _SAMPLING = {field.name for field in fields(SamplingParams)}
 
@@ -33,6 +33,7 @@ class Generate:
       cat story.txt | ssp generate - --temperature 0
       ssp generate "Dear diary," --open-session         (prints the session's id)
       ssp generate " and then" --session ID             (goes on where it stood)
+      ssp generate --chat "Who are you?"                (by the model's chat template)
       ssp generate " and so" --state chat.state --save-state chat.state    (the same, kept here)
 
     stdout holds the text only, or with --json one object per chunk; a summary goes to stderr.
@@ -40,6 +41,8 @@ class Generate:
 
     prompt: Annotated[Positional[str], tyro.conf.arg(metavar="[PROMPT]", help_behavior_hint="")] = ""
     """The text to continue; - reads it from stdin."""
+    chat: bool = False
+    """Take the prompt for a user's message, of which the model's chat template makes the text to continue."""
     model: ModelName = ""
     """The model; may be left out if the server has one that generates."""
     max_tokens: OptionalInt = None
@@ -114,10 +117,13 @@ class Generate:
 
     def _start(self, client: Client, session: Session | None, prompt: str) -> GenerateStream:
         params = self._sampling_params()
+        messages: list[ChatMessage] | None = [{"role": "user", "content": prompt}] if self.chat else None
+        text = None if self.chat else prompt or None
         if session:
-            return session.generate(prompt or None, sampling_params=params, priority=self.priority)
+            return session.generate(text, messages=messages, sampling_params=params, priority=self.priority)
         return client.generate(
-            prompt or None,
+            text,
+            messages=messages,
             model=self.model,
             sampling_params=params,
             priority=self.priority,

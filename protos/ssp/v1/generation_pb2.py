@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from ssp.v1 import common_pb2 as ssp_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17ssp/v1/generation.proto\x12\x06ssp.v1\x1a\x13ssp/v1/common.proto\"\xf3\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x05input\x18\x02 \x01(\x0b\x32\x15.ssp.v1.SequenceInput\x12/\n\x0fsampling_params\x18\x03 \x01(\x0b\x32\x16.ssp.v1.SamplingParams\x12\x12\n\nsession_id\x18\x04 \x01(\t\x12\x1e\n\x11\x65xpected_position\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12-\n\x0estream_options\x18\x07 \x01(\x0b\x32\x15.ssp.v1.StreamOptions\x12\x10\n\x08priority\x18\x08 \x01(\x05\x12\x14\n\x0creceived_ids\x18\t \x03(\r\x12\r\n\x05state\x18\n \x01(\x0c\x12\x14\n\x0creturn_state\x18\x0b \x01(\x08\x12 \n\x07receipt\x18\x0c \x01(\x0b\x32\x0f.ssp.v1.ReceiptB\x14\n\x12_expected_position\"\xa1\x01\n\rStreamOptions\x12\x1d\n\x10max_chunk_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1f\n\x12max_chunk_delay_ms\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x16\n\tmax_ahead\x18\x03 \x01(\rH\x02\x88\x01\x01\x42\x13\n\x11_max_chunk_tokensB\x15\n\x13_max_chunk_delay_msB\x0c\n\n_max_ahead\"\xf0\x01\n\x10GenerateResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x0c\n\x04text\x18\x04 \x01(\t\x12+\n\rfinish_reason\x18\x05 \x01(\x0e\x32\x14.ssp.v1.FinishReason\x12\x1c\n\x05usage\x18\x06 \x01(\x0b\x32\r.ssp.v1.Usage\x12&\n\x07session\x18\x07 \x01(\x0b\x32\x15.ssp.v1.SessionStatus\x12\r\n\x05state\x18\x08 \x01(\x0c\x12\x16\n\x0e\x63\x61rried_tokens\x18\t \x01(\x04\"D\n\x0cScoreRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12%\n\x06inputs\x18\x02 \x03(\x0b\x32\x15.ssp.v1.SequenceInput\".\n\rScoreResponse\x12\x1d\n\x06scores\x18\x01 \x03(\x0b\x32\r.ssp.v1.Score2\x83\x01\n\nGeneration\x12?\n\x08Generate\x12\x17.ssp.v1.GenerateRequest\x1a\x18.ssp.v1.GenerateResponse0\x01\x12\x34\n\x05Score\x12\x14.ssp.v1.ScoreRequest\x1a\x15.ssp.v1.ScoreResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17ssp/v1/generation.proto\x12\x06ssp.v1\x1a\x13ssp/v1/common.proto\"\x8f\x03\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x05input\x18\x02 \x01(\x0b\x32\x15.ssp.v1.SequenceInput\x12/\n\x0fsampling_params\x18\x03 \x01(\x0b\x32\x16.ssp.v1.SamplingParams\x12\x12\n\nsession_id\x18\x04 \x01(\t\x12\x1e\n\x11\x65xpected_position\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12-\n\x0estream_options\x18\x07 \x01(\x0b\x32\x15.ssp.v1.StreamOptions\x12\x10\n\x08priority\x18\x08 \x01(\x05\x12\x14\n\x0creceived_ids\x18\t \x03(\r\x12\r\n\x05state\x18\n \x01(\x0c\x12\x14\n\x0creturn_state\x18\x0b \x01(\x08\x12 \n\x07receipt\x18\x0c \x01(\x0b\x32\x0f.ssp.v1.Receipt\x12\x1a\n\x04\x63hat\x18\r \x01(\x0b\x32\x0c.ssp.v1.ChatB\x14\n\x12_expected_position\"-\n\x04\x43hat\x12%\n\x08messages\x18\x01 \x03(\x0b\x32\x13.ssp.v1.ChatMessage\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xa1\x01\n\rStreamOptions\x12\x1d\n\x10max_chunk_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1f\n\x12max_chunk_delay_ms\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x16\n\tmax_ahead\x18\x03 \x01(\rH\x02\x88\x01\x01\x42\x13\n\x11_max_chunk_tokensB\x15\n\x13_max_chunk_delay_msB\x0c\n\n_max_ahead\"\xf0\x01\n\x10GenerateResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x0c\n\x04text\x18\x04 \x01(\t\x12+\n\rfinish_reason\x18\x05 \x01(\x0e\x32\x14.ssp.v1.FinishReason\x12\x1c\n\x05usage\x18\x06 \x01(\x0b\x32\r.ssp.v1.Usage\x12&\n\x07session\x18\x07 \x01(\x0b\x32\x15.ssp.v1.SessionStatus\x12\r\n\x05state\x18\x08 \x01(\x0c\x12\x16\n\x0e\x63\x61rried_tokens\x18\t \x01(\x04\"D\n\x0cScoreRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12%\n\x06inputs\x18\x02 \x03(\x0b\x32\x15.ssp.v1.SequenceInput\".\n\rScoreResponse\x12\x1d\n\x06scores\x18\x01 \x03(\x0b\x32\r.ssp.v1.Score2\x83\x01\n\nGeneration\x12?\n\x08Generate\x12\x17.ssp.v1.GenerateRequest\x1a\x18.ssp.v1.GenerateResponse0\x01\x12\x34\n\x05Score\x12\x14.ssp.v1.ScoreRequest\x1a\x15.ssp.v1.ScoreResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,15 +33,19 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ssp.v1.generation_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GENERATEREQUEST']._serialized_start=57
-  _globals['_GENERATEREQUEST']._serialized_end=428
-  _globals['_STREAMOPTIONS']._serialized_start=431
-  _globals['_STREAMOPTIONS']._serialized_end=592
-  _globals['_GENERATERESPONSE']._serialized_start=595
-  _globals['_GENERATERESPONSE']._serialized_end=835
-  _globals['_SCOREREQUEST']._serialized_start=837
-  _globals['_SCOREREQUEST']._serialized_end=905
-  _globals['_SCORERESPONSE']._serialized_start=907
-  _globals['_SCORERESPONSE']._serialized_end=953
-  _globals['_GENERATION']._serialized_start=956
-  _globals['_GENERATION']._serialized_end=1087
+  _globals['_GENERATEREQUEST']._serialized_end=456
+  _globals['_CHAT']._serialized_start=458
+  _globals['_CHAT']._serialized_end=503
+  _globals['_CHATMESSAGE']._serialized_start=505
+  _globals['_CHATMESSAGE']._serialized_end=549
+  _globals['_STREAMOPTIONS']._serialized_start=552
+  _globals['_STREAMOPTIONS']._serialized_end=713
+  _globals['_GENERATERESPONSE']._serialized_start=716
+  _globals['_GENERATERESPONSE']._serialized_end=956
+  _globals['_SCOREREQUEST']._serialized_start=958
+  _globals['_SCOREREQUEST']._serialized_end=1026
+  _globals['_SCORERESPONSE']._serialized_start=1028
+  _globals['_SCORERESPONSE']._serialized_end=1074
+  _globals['_GENERATION']._serialized_start=1077
+  _globals['_GENERATION']._serialized_end=1208
 # @@protoc_insertion_point(module_scope)

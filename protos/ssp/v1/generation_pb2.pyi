@@ -35,6 +35,7 @@ class GenerateRequest(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     RETURN_STATE_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
+    CHAT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name (Models.ListModels). May be empty with a session, or if the server has one model that generates."""
     session_id: _builtins.str
@@ -78,6 +79,12 @@ class GenerateRequest(_message.Message):
         client has not received; without a receipt, with what the server had not sent. One of another call is ignored.
         """
 
+    @_builtins.property
+    def chat(self) -> Global___Chat:
+        """In place of input: a conversation, of which the model's chat template makes the prompt. A whole one: not on a session
+        or a state that holds tokens already. On servers that allow it (--chat-templates).
+        """
+
     def __init__(
         self,
         *,
@@ -93,16 +100,63 @@ class GenerateRequest(_message.Message):
         state: _builtins.bytes = ...,
         return_state: _builtins.bool = ...,
         receipt: _common_pb2.Receipt | None = ...,
+        chat: Global___Chat | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "expected_position", b"expected_position", "input", b"input", "receipt", b"receipt", "sampling_params", b"sampling_params", "stream_options", b"stream_options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "chat", b"chat", "expected_position", b"expected_position", "input", b"input", "receipt", b"receipt", "sampling_params", b"sampling_params", "stream_options", b"stream_options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "expected_position", b"expected_position", "input", b"input", "model", b"model", "priority", b"priority", "receipt", b"receipt", "received_ids", b"received_ids", "request_id", b"request_id", "return_state", b"return_state", "sampling_params", b"sampling_params", "session_id", b"session_id", "state", b"state", "stream_options", b"stream_options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position", "chat", b"chat", "expected_position", b"expected_position", "input", b"input", "model", b"model", "priority", b"priority", "receipt", b"receipt", "received_ids", b"received_ids", "request_id", b"request_id", "return_state", b"return_state", "sampling_params", b"sampling_params", "session_id", b"session_id", "state", b"state", "stream_options", b"stream_options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_position: _TypeAlias = _typing.Literal["expected_position"]  # noqa: Y015
     _WhichOneofArgType__expected_position: _TypeAlias = _typing.Literal["_expected_position", b"_expected_position"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_position) -> _WhichOneofReturnType__expected_position | None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
+
+@_typing.final
+class Chat(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:
+        """At least one, oldest first. The model answers the last."""
+
+    def __init__(
+        self,
+        *,
+        messages: _abc.Iterable[Global___ChatMessage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Chat: _TypeAlias = Chat  # noqa: Y015
+
+@_typing.final
+class ChatMessage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    """Who says it: system, developer, user, assistant or tool. The template may refuse some of them, or some orders."""
+    content: _builtins.str
+    """Without the text of any special token of the model: those are the template's."""
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+        content: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChatMessage: _TypeAlias = ChatMessage  # noqa: Y015
 
 @_typing.final
 class StreamOptions(_message.Message):

@@ -51,7 +51,9 @@ class GenerationServicer:
 
     def Generate(self, request, context):
         """Continues a prompt, or a session, and streams the tokens as they are computed.
-        INVALID_ARGUMENT: a bad argument. NOT_FOUND: unknown model or session.
+        INVALID_ARGUMENT: a bad argument, or messages that the chat template refuses. NOT_FOUND: unknown model or session.
+        FAILED_PRECONDITION: messages for a model without a chat template, or on a server without --chat-templates
+        (CHAT_UNAVAILABLE), or a template that fails (CHAT_TEMPLATE_FAILED).
         ABORTED {POSITION_MISMATCH, SESSION_BUSY}: see GenerateRequest. RESOURCE_EXHAUSTED + RetryInfo: no room.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

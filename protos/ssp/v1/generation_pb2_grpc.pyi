@@ -33,7 +33,9 @@ class GenerationStub:
     def __new__(cls, channel: _aio.Channel) -> GenerationAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateResponse]
     """Continues a prompt, or a session, and streams the tokens as they are computed.
-    INVALID_ARGUMENT: a bad argument. NOT_FOUND: unknown model or session.
+    INVALID_ARGUMENT: a bad argument, or messages that the chat template refuses. NOT_FOUND: unknown model or session.
+    FAILED_PRECONDITION: messages for a model without a chat template, or on a server without --chat-templates
+    (CHAT_UNAVAILABLE), or a template that fails (CHAT_TEMPLATE_FAILED).
     ABORTED {POSITION_MISMATCH, SESSION_BUSY}: see GenerateRequest. RESOURCE_EXHAUSTED + RetryInfo: no room.
     """
     Score: _grpc.UnaryUnaryMultiCallable[_generation_pb2.ScoreRequest, _generation_pb2.ScoreResponse]
@@ -46,7 +48,9 @@ class GenerationAsyncStub(GenerationStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateResponse]  # type: ignore[assignment]
     """Continues a prompt, or a session, and streams the tokens as they are computed.
-    INVALID_ARGUMENT: a bad argument. NOT_FOUND: unknown model or session.
+    INVALID_ARGUMENT: a bad argument, or messages that the chat template refuses. NOT_FOUND: unknown model or session.
+    FAILED_PRECONDITION: messages for a model without a chat template, or on a server without --chat-templates
+    (CHAT_UNAVAILABLE), or a template that fails (CHAT_TEMPLATE_FAILED).
     ABORTED {POSITION_MISMATCH, SESSION_BUSY}: see GenerateRequest. RESOURCE_EXHAUSTED + RetryInfo: no room.
     """
     Score: _aio.UnaryUnaryMultiCallable[_generation_pb2.ScoreRequest, _generation_pb2.ScoreResponse]  # type: ignore[assignment]
@@ -62,7 +66,9 @@ class GenerationServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generation_pb2.GenerateResponse], _abc.AsyncIterator[_generation_pb2.GenerateResponse]]:
         """Continues a prompt, or a session, and streams the tokens as they are computed.
-        INVALID_ARGUMENT: a bad argument. NOT_FOUND: unknown model or session.
+        INVALID_ARGUMENT: a bad argument, or messages that the chat template refuses. NOT_FOUND: unknown model or session.
+        FAILED_PRECONDITION: messages for a model without a chat template, or on a server without --chat-templates
+        (CHAT_UNAVAILABLE), or a template that fails (CHAT_TEMPLATE_FAILED).
         ABORTED {POSITION_MISMATCH, SESSION_BUSY}: see GenerateRequest. RESOURCE_EXHAUSTED + RetryInfo: no room.
         """
 

@@ -9,12 +9,14 @@ from ssp.v1 import generation_pb2
 from ssp_runtime.engine.call import Call, CallOptions
 from ssp_runtime.engine.generator import Generator
 from ssp_runtime.engine.progress import Progress
+from ssp_runtime.engine.sequence import Sequence
 from ssp_runtime.errors import InvalidRequest
 from ssp_runtime.sessions.checks import check_request_id
 from ssp_runtime.sessions.keeper import Keeper
 from ssp_runtime.sessions.session import Session
 from ssp_server import wire
 from ssp_server.caller import caller
+from ssp_server.chats import Chats
 from ssp_server.readers import ChunkOptions, Reader, Readers, chunk_options
 from ssp_server.registry import Registry
 from ssp_server.services.ownership import take_over
@@ -28,6 +30,7 @@ class GenerationService:
     registry: Registry
     keeper: Keeper
     readers: Readers
+    chats: Chats
     states: SealedStates
 
     async def Generate(self, request: generation_pb2.GenerateRequest) -> AsyncIterator[Response]:
@@ -62,14 +65,16 @@ class GenerationService:
             raise InvalidRequest("a session keeps its state on the server; leave state and return_state away")
         async with self.keeper.using(request.session_id, caller().tenant) as session:
             generator = self._generator_of(session, request.model)
-            prompt = wire.token_ids(request.input, generator.tokenizer)
+            if not _is_retry(request, session.sequence):
+                _check_start(request, session.sequence)
+            prompt = await self._prompt(request, generator)
             await take_over(session, request.request_id, generator)
             call = self.keeper.manager.start(
                 session,
                 prompt,
                 params,
                 _options(request, generator),
-                expected_position=wire.expected_position(request),
+                expected_position=0 if _begins(request) else wire.expected_position(request),
             )
             reader = self.readers.add(call, generator.engine, options)
             async for taken in _chunks(reader):
@@ -84,7 +89,7 @@ class GenerationService:
 
     async def _once(self, request: generation_pb2.GenerateRequest, options: ChunkOptions) -> AsyncIterator[Response]:
         generator = self.registry.generator(request.model)
-        prompt = wire.token_ids(request.input, generator.tokenizer)
+        prompt = await self._prompt(request, generator)
         params = wire.sampling_params(request.sampling_params)
         seeds = [(params.seed + i) % 2**64 for i in range(params.n)]
         call_options = _options(request, generator)
@@ -104,7 +109,8 @@ class GenerationService:
         if params.n != 1:
             raise InvalidRequest("n must be 1 with a state")
         generator, sequence = await self.states.start(request)
-        prompt = wire.token_ids(request.input, generator.tokenizer)
+        _check_start(request, sequence)
+        prompt = await self._prompt(request, generator)
         call = generator.new_call(sequence, prompt, params, _options(request, generator))
         (reader,) = self._submit([call], generator, options)
         try:
@@ -115,9 +121,35 @@ class GenerationService:
         finally:
             generator.discard(sequence)
 
+    async def _prompt(self, request: generation_pb2.GenerateRequest, generator: Generator) -> list[int]:
+        if not request.HasField("chat"):
+            return wire.token_ids(request.input, generator.tokenizer)
+        if request.HasField("input"):
+            raise InvalidRequest("give a prompt or messages, not both")
+        return await self.chats.prompt(request.chat, generator)
+
     def _submit(self, calls: list[Call], generator: Generator, options: ChunkOptions) -> list[Reader]:
         generator.submit_all(calls)
         return [self.readers.add(call, generator.engine, options) for call in calls]
+
+
+def _check_start(request: generation_pb2.GenerateRequest, sequence: Sequence) -> None:
+    """Raises `InvalidRequest` for messages where something was said before."""
+    if request.HasField("chat") and sequence.position:
+        raise InvalidRequest(
+            f"messages are a whole conversation, and {sequence.position} tokens are held here already; send what is new"
+            " as text, or the messages to a new session"
+        )
+
+
+def _is_retry(request: generation_pb2.GenerateRequest, sequence: Sequence) -> bool:
+    last = sequence.last_call
+    return last is not None and request.request_id == last.options.request_id
+
+
+def _begins(request: generation_pb2.GenerateRequest) -> bool:
+    """Whether it must be the first call on its session, even if another came while its prompt was made."""
+    return request.HasField("chat") and not request.HasField("expected_position")
 
 
 def _options(request: generation_pb2.GenerateRequest, generator: Generator) -> CallOptions:
