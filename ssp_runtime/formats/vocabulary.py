@@ -52,7 +52,8 @@ def _huggingface(folder: Path, config: Mapping[str, Any]) -> HuggingFaceTokenize
     if bos_id is None and settings.get("add_bos_token"):
         bos_id = _special(plain, settings, "bos_token")
     named = (generation.get("eos_token_id"), config.get("eos_token_id"), _special(plain, settings, "eos_token"))
-    return HuggingFaceTokenizer(contents, bos_id, next(filter(None, map(_ids, named)), ()))
+    eos_ids: tuple[int, ...] = next(filter(None, map(_ids, named)), ())
+    return HuggingFaceTokenizer(contents, bos_id, eos_ids, _special(plain, settings, "mask_token"))
 
 
 def _special(tokenizer: HuggingFaceTokenizer, settings: Mapping[str, Any], name: str) -> int | None:

@@ -32,7 +32,10 @@ _KINDS: Mapping[str, Callable[[Mapping[str, Any], Path], Tokenizer]] = {
     "ids": lambda data, _: TokenIds(data["vocab_size"], ends_from_json(data["eos_id"])),
     "rwkv_world": lambda _, folder: WorldTokenizer(_file(folder / world.VOCABULARY_FILE)),
     "huggingface": lambda data, folder: HuggingFaceTokenizer(
-        _file(folder / huggingface.VOCABULARY_FILE), data["bos_id"], ends_from_json(data["eos_id"])
+        _file(folder / huggingface.VOCABULARY_FILE),
+        data["bos_id"],
+        ends_from_json(data["eos_id"]),
+        data.get("mask_id"),
     ),
 }
 

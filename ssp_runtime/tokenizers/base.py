@@ -49,12 +49,22 @@ class Tokenizer(ABC):
         """Texts that `encode` takes for tokens which are no text themselves, and their ids."""
         return {}
 
+    @property
+    def mask_id(self) -> int | None:
+        """The id that stands for a token to be filled in, if the vocabulary has one; `encode` finds it in a text."""
+        return None
+
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Raises `InvalidRequest` for text that the vocabulary cannot express."""
 
     @abstractmethod
     def detokenizer(self) -> Detokenizer: ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """A whole text."""
+        detokenizer = self.detokenizer()
+        return detokenizer.push(ids) + detokenizer.finish()
 
     def to_json(self) -> dict[str, Any]:
         """What `tokenizers.from_json` makes it of again, together with its files."""

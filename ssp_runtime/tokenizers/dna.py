@@ -37,11 +37,12 @@ class DNATokenizer(Tokenizer):
 
 class HyenaDNATokenizer(Tokenizer):
     """The vocabulary of HyenaDNA, which Caduceus and the thesis' DNA models took over: [CLS], [SEP], [BOS], [MASK],
-    [PAD], [RESERVED], [UNK] as 0 to 6, then A, C, G, T, N in either case. Any other letter is [UNK]."""
+    [PAD], [RESERVED], [UNK] as 0 to 6, then A, C, G, T, N in either case. A text may hold [MASK]; any other letter is
+    [UNK]."""
 
     kind = "hyenadna"
 
-    _SEP, _UNK, _FIRST = 1, 6, 7
+    _SEP, _MASK, _UNK, _FIRST = 1, 3, 6, 7
     _IDS = _ids(_FIRST, _UNK)
 
     @property
@@ -52,8 +53,13 @@ class HyenaDNATokenizer(Tokenizer):
     def eos_ids(self) -> tuple[int, ...]:
         return (self._SEP,)
 
+    @property
+    def mask_id(self) -> int | None:
+        return self._MASK
+
     def encode(self, text: str) -> list[int]:
-        return list(text.encode("ascii", errors="replace").translate(self._IDS))
+        parts = [part.encode("ascii", errors="replace").translate(self._IDS) for part in text.split("[MASK]")]
+        return list(bytes((self._MASK,)).join(parts))
 
     def detokenizer(self) -> Detokenizer:
         return PieceDetokenizer(lambda token, _: _letter(token - self._FIRST))

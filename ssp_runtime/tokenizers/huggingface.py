@@ -14,6 +14,7 @@ from ssp_runtime.tokenizers.decoding import decoding
 from ssp_runtime.tokenizers.pieces import PieceDetokenizer
 
 VOCABULARY_FILE = "tokenizer.json"
+_USUAL_MASKS = ("[MASK]", "<mask>")
 
 
 class HuggingFaceTokenizer(Tokenizer):
@@ -21,9 +22,11 @@ class HuggingFaceTokenizer(Tokenizer):
 
     kind = "huggingface"
 
-    def __init__(self, contents: bytes, bos_id: int | None = None, eos_ids: tuple[int, ...] = ()) -> None:
-        """Raises `ArtifactError`."""
-        self._contents, self._bos_id, self._eos_ids = contents, bos_id, eos_ids
+    def __init__(
+        self, contents: bytes, bos_id: int | None = None, eos_ids: tuple[int, ...] = (), mask_id: int | None = None
+    ) -> None:
+        """Without `mask_id` the mask is the special token [MASK] or <mask>, if there is one. Raises `ArtifactError`."""
+        self._contents, self._bos_id, self._eos_ids, self._given_mask_id = contents, bos_id, eos_ids, mask_id
         self._library = _parsed(contents)
         self._library.no_truncation()
         self._library.no_padding()
@@ -32,9 +35,10 @@ class HuggingFaceTokenizer(Tokenizer):
         special = {token["content"]: token["id"] for token in described.get("added_tokens", ()) if token["special"]}
         self._special = set(special.values())
         self._special_tokens = {text: number for text, number in special.items() if number != _unknown(described)}
-        for number in (bos_id, *eos_ids):
+        named = {"beginning or end of a text": (bos_id, *eos_ids), "mask": (mask_id,)}
+        for name, number in ((name, number) for name, numbers in named.items() for number in numbers):
             if number is not None and not 0 <= number < self.vocab_size:
-                raise ArtifactError(f"the beginning or end of a text is {number}, which tokenizer.json does not have")
+                raise ArtifactError(f"the {name} is {number}, which tokenizer.json does not have")
 
     @property
     def vocab_size(self) -> int:
@@ -52,6 +56,13 @@ class HuggingFaceTokenizer(Tokenizer):
     def special_tokens(self) -> Mapping[str, int]:
         """Without that for what the vocabulary cannot express."""
         return self._special_tokens
+
+    @property
+    def mask_id(self) -> int | None:
+        if self._given_mask_id is not None:
+            return self._given_mask_id
+        usual = (self._library.token_to_id(token) for token in _USUAL_MASKS)
+        return next((number for number in usual if number in self._special), None)
 
     def encode(self, text: str) -> list[int]:
         return list(self._library.encode(text, add_special_tokens=False).ids)
@@ -75,7 +86,9 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def to_json(self) -> dict[str, Any]:
         digest = hashlib.sha256(self._contents).hexdigest()
-        return {**super().to_json(), "bos_id": self._bos_id, "eos_id": ends_to_json(self._eos_ids), "sha256": digest}
+        mask = {} if self._given_mask_id is None else {"mask_id": self._given_mask_id}
+        ends = ends_to_json(self._eos_ids)
+        return {**super().to_json(), "bos_id": self._bos_id, "eos_id": ends, **mask, "sha256": digest}
 
     @property
     def files(self) -> Mapping[str, bytes]:

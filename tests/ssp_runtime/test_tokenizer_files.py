@@ -10,8 +10,10 @@ from tokenizers import Tokenizer as Library
 
 from ssp_runtime import tokenizers
 from ssp_runtime.errors import ArtifactError, InvalidRequest
+from ssp_runtime.formats.foreign import load_foreign
 from ssp_runtime.tokenizers import ByteTokenizer, Detokenizer, HuggingFaceTokenizer, Tokenizer, WorldTokenizer
-from tests.ssp_runtime.vocabularies import byte_level, sentencepiece, world
+from tests.ssp_runtime.formats.mamba_folder import write_mamba
+from tests.ssp_runtime.vocabularies import EOS, byte_level, sentencepiece, world
 
 FILES = {
     "byte level": byte_level(),
@@ -103,6 +105,29 @@ def test_what_a_file_puts_around_a_text_and_where_it_cuts_one_do_not_count() -> 
 def test_a_file_that_is_no_vocabulary_is_refused(contents: bytes, message: str) -> None:
     with pytest.raises(ArtifactError, match=message):
         HuggingFaceTokenizer(contents)
+
+
+def test_a_mask_has_its_usual_name_or_is_told(tmp_path: Path) -> None:
+    """A word of the text is no mask."""
+    plain, special = json.loads(byte_level()), json.loads(byte_level())
+    for file, is_special in ((plain, False), (special, True)):
+        token = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": is_special}
+        file["added_tokens"].append({"id": 301, "content": "<mask>", **token})
+    assert HuggingFaceTokenizer(json.dumps(plain).encode()).mask_id is None
+    usual = HuggingFaceTokenizer(json.dumps(special).encode())
+    assert usual.mask_id == 301 and usual.encode("the<mask>")[-1] == 301 and "mask_id" not in usual.to_json()
+    told = HuggingFaceTokenizer(byte_level(), mask_id=7)
+    (tmp_path / "tokenizer.json").write_bytes(byte_level())
+    assert told.mask_id == 7 and tokenizers.from_json(told.to_json(), tmp_path) == told
+    with pytest.raises(ArtifactError, match="the mask is 9999, which"):
+        HuggingFaceTokenizer(byte_level(), mask_id=9999)
+
+
+def test_a_checkpoint_tells_its_mask(tmp_path: Path) -> None:
+    write_mamba(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"mask_token": {"content": EOS}}))
+    tokenizer = load_foreign(tmp_path).description.tokenizer
+    assert tokenizer is not None and tokenizer.mask_id == tokenizer.eos_id == 0
 
 
 def test_a_beginning_that_no_token_is_refused() -> None:

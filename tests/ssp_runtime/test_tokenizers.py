@@ -49,6 +49,14 @@ def test_the_published_dna_vocabulary_has_its_letters_after_the_special_tokens()
     assert tokenizer.detokenizer().push([10, 7, 0, 1, 6, 12, 15, 7]) == "TAA"
 
 
+def test_the_mask_of_the_published_dna_vocabulary_may_stand_in_a_text() -> None:
+    tokenizer = HyenaDNATokenizer()
+    assert tokenizer.mask_id == 3
+    assert tokenizer.encode("[MASK]A[MASK][MASK]") == [3, 7, 3, 3] and tokenizer.encode("[mask]") == [6, 6, 7, 6, 6, 6]
+    assert tokenizer.decode([7, 3, 8]) == "AC"
+    assert ByteTokenizer().mask_id is DNATokenizer().mask_id is TokenIds(4).mask_id is None
+
+
 def test_ids_without_a_vocabulary_are_no_text() -> None:
     tokenizer = TokenIds(40, eos_ids=(3,))
     assert tokenizers.from_json(tokenizer.to_json()) == tokenizer != TokenIds(41, eos_ids=(3,))

@@ -14,6 +14,7 @@ from ssp_runtime.errors import ArtifactError
 from ssp_runtime.formats.checkpoint import Checkpoint
 from ssp_runtime.formats.foreign.base import Format, required
 from ssp_runtime.formats.names import Names
+from ssp_runtime.formats.vocabulary import vocabulary
 from ssp_runtime.mixers.bidirectional import BidirectionalMambaConfig
 from ssp_runtime.mixers.s6 import S6Config
 from ssp_runtime.models.config import (
@@ -25,11 +26,13 @@ from ssp_runtime.models.config import (
     NormConfig,
     TokenEmbeddingConfig,
 )
+from ssp_runtime.tokenizers import HyenaDNATokenizer, TokenIds, Tokenizer
 
 # What does not change the function: how parameters start, and which program computes it.
 OF_TRAINING = ("dt_min", "dt_max", "dt_init", "dt_scale", "dt_init_floor", "use_fast_path")
 SCORE = "score.weight"
 EMBEDDING = "caduceus.backbone.embeddings.word_embeddings."
+OF_LETTERS = {7: 10, 8: 9, 9: 8, 10: 7, 11: 11}  # complements of A, C, G, T, N
 
 
 def _config(checkpoint: Checkpoint) -> ModelConfig:
@@ -99,6 +102,16 @@ def _labels(checkpoint: Checkpoint) -> tuple[str, ...]:
     return tuple(str(names[str(i)]) for i in range(len(names)))
 
 
+def _tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
+    """The published code has one vocabulary, and no file of it; that of a checkpoint with other complements is not
+    known."""
+    size = checkpoint.size(_embedding(checkpoint) + "weight", 0)
+    found, letters = vocabulary(checkpoint, TokenEmbeddingConfig(vocab_size=size)), HyenaDNATokenizer()
+    pairs = checkpoint.config.get("complement_map") or {str(token): other for token, other in OF_LETTERS.items()}
+    is_usual = all(pairs.get(str(token)) == other for token, other in OF_LETTERS.items())
+    return letters if isinstance(found, TokenIds) and is_usual and size >= letters.vocab_size else found
+
+
 def _names(checkpoint: Checkpoint) -> Names:
     mixer = "mixer.submodule." if _is_ps(checkpoint) else "mixer."
     inside = {"residual.norm.": "norm."}
@@ -153,6 +166,7 @@ CADUCEUS_PH = Format(
     names=_names,
     reads={"lm_head.weight": _lm_head},
     unused=UNUSED,
+    tokenizer=_tokenizer,
     labels=_labels,
 )
 CADUCEUS_PS = Format(
@@ -170,5 +184,6 @@ CADUCEUS_PS = Format(
         "decoder.weight": _after_the_blocks,
     },
     unused=UNUSED,
+    tokenizer=_tokenizer,
     labels=_labels,
 )

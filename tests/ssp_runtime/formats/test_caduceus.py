@@ -1,55 +1,33 @@
 """Caduceus-Ph and -PS give their authors' numbers, and what -PS says of two strands agrees to the bit."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ssp_runtime.errors import ArtifactError, InvalidRequest
 from ssp_runtime.formats.convert import to_recurrent
 from ssp_runtime.formats.foreign import load_foreign
 from ssp_runtime.models.strands import OtherStrand
+from ssp_runtime.tokenizers import HyenaDNATokenizer, TokenIds
 from tests import oracles
-from tests.ssp_runtime.formats.foreign_harness import DAMAGES, FORMS, TOLERANCE, WEIGHTS, changed
+from tests.ssp_runtime.formats.caduceus_folder import COMPLEMENT, PH, PS, other_strand, write_caduceus
+from tests.ssp_runtime.formats.foreign_harness import DAMAGES, FORMS, TOLERANCE, changed
 
-PH, PS = "ph_fused1_add", "ps_fused1_add"
 OF_BOTH = pytest.mark.parametrize("entry", [PH, PS])
-COMPLEMENT = torch.tensor([0, 1, 2, 3, 4, 5, 6, 10, 9, 8, 7, 11, 12, 13, 14, 15])
 
 
 @pytest.fixture(scope="module")
 def save(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Writes a folder of an entry's model, or of its first blocks, as a classifier where there is a `score`."""
+    """Writes a folder; see `write_caduceus`."""
 
     def saved(entry: str, num_blocks: int = 2, score: Tensor | None = None) -> Path:
-        oracle, folder = oracles.entry("caduceus", entry), tmp_path_factory.mktemp(entry)
-        tensors = {
-            name: tensor.contiguous()
-            for name, tensor in oracle["state_dict"].items()
-            if num_blocks > 1 or ".layers.1." not in name
-        }
-        if score is not None:
-            tensors = {name: tensor for name, tensor in tensors.items() if "lm_head" not in name}
-            tensors["score.weight"] = score
-        (folder / "config.json").write_text(json.dumps(_config(oracle["config"], num_blocks)), encoding="utf-8")
-        save_file({name: tensor.clone() for name, tensor in tensors.items()}, folder / WEIGHTS)
-        return folder
+        return write_caduceus(tmp_path_factory.mktemp(entry), entry, num_blocks, score)
 
     return saved
-
-
-def _config(given: dict[str, Any], num_blocks: int) -> dict[str, Any]:
-    complement = dict(enumerate(COMPLEMENT.tolist()))
-    return {**given, "model_type": "caduceus", "n_layer": num_blocks, "complement_map": complement}
-
-
-def _other_strand(ids_BL: Tensor) -> Tensor:
-    return COMPLEMENT[ids_BL].flip(1)
 
 
 @torch.no_grad()
@@ -68,7 +46,7 @@ def test_hidden_states(save: Callable[..., Path]) -> None:
     """Those of -PS are a strand's, and the other's with both their dimensions reversed."""
     oracle = oracles.entry("caduceus", PS)
     ids, model = oracle["input_ids"], load_foreign(save(PS)).masked_language_model
-    other = model.backbone.encode(_other_strand(ids)).flip(1, 2)
+    other = model.backbone.encode(other_strand(ids)).flip(1, 2)
     assert oracles.difference(torch.cat([model.backbone.encode(ids), other], -1), oracle["hidden"]) < TOLERANCE
 
 
@@ -88,7 +66,7 @@ def _hidden_of_ps(save: Callable[..., Path], ids: Tensor, num_blocks: int) -> Te
     weights = oracles.entry("caduceus", PS)["state_dict"]
     embedding = weights["caduceus.backbone.embeddings.word_embeddings.embedding.weight"]
     one_strand = load_foreign(_as_ph(save(PS))).masked_language_model.backbone
-    halves = [embedding[ids], embedding[_other_strand(ids)].flip(1, 2)]
+    halves = [embedding[ids], embedding[other_strand(ids)].flip(1, 2)]
     for block in list(one_strand.layers)[:num_blocks]:
         first, second = block.encode(halves[1]), block.encode(halves[0].flip(1, 2))  # type: ignore[operator]
         halves = [first, second.flip(1, 2)]
@@ -114,7 +92,7 @@ def test_ps_is_equivariant(save: Callable[..., Path], num_blocks: int) -> None:
     """To the bit, and in a batch of several lengths, each row within its own."""
     model = load_foreign(save(PS, num_blocks)).masked_language_model
     ids, lengths = torch.randint(7, 11, (2, 21)), torch.tensor([21, 13])
-    others = torch.stack([_padded(_other_strand(row[None, :n])[0], 21) for row, n in zip(ids, lengths, strict=True)])
+    others = torch.stack([_padded(other_strand(row[None, :n])[0], 21) for row, n in zip(ids, lengths, strict=True)])
     for row, of_other, n in zip(model(ids, lengths), model(others, lengths), lengths, strict=True):
         assert torch.equal(row[:n], of_other[:n].flip(0)[:, COMPLEMENT])
 
@@ -134,10 +112,10 @@ def test_classifiers_average_both_strands(save: Callable[..., Path], entry: str,
         strands = hidden[..., :16], hidden[..., 16:].flip(1, 2)
     else:
         backbone = load_foreign(save(entry, num_blocks)).masked_language_model.backbone
-        strands = backbone.encode(ids), backbone.encode(_other_strand(ids))
+        strands = backbone.encode(ids), backbone.encode(other_strand(ids))
     expected = sum(strand.mean(1) @ score.T for strand in strands) / 2
     assert oracles.difference(classifier(ids), torch.as_tensor(expected)) < TOLERANCE
-    assert torch.equal(classifier(ids), classifier(_other_strand(ids)))
+    assert torch.equal(classifier(ids), classifier(other_strand(ids)))
 
 
 def test_what_is_shared_may_be_left_out(save: Callable[..., Path], tmp_path: Path) -> None:
@@ -161,6 +139,19 @@ def test_classes_have_the_names_of_its_settings(save: Callable[..., Path], tmp_p
     named = changed(folder, tmp_path / "named", config=lambda it: it.update(id2label={"0": "coding", "1": "other"}))
     assert load_foreign(named).description.labels == ("coding", "other")
     assert load_foreign(folder).description.labels == ()
+
+
+@OF_BOTH
+def test_its_vocabulary_is_of_letters_and_has_a_mask(save: Callable[..., Path], entry: str) -> None:
+    """The published code has it, and no file does."""
+    tokenizer = load_foreign(save(entry)).description.tokenizer
+    assert tokenizer == HyenaDNATokenizer() and tokenizer.encode("AC[MASK]N[MASK]") == [7, 8, 3, 11, 3]
+
+
+def test_a_vocabulary_of_other_letters_is_not_guessed(save: Callable[..., Path], tmp_path: Path) -> None:
+    others = {str(token): token for token in range(16)}
+    folder = changed(save(PS), tmp_path / "others", config=lambda settings: settings.update(complement_map=others))
+    assert load_foreign(folder).description.tokenizer == TokenIds(16)
 
 
 @OF_BOTH
