@@ -15,8 +15,10 @@ from ssp_runtime.formats.artifact import Artifact
 from ssp_runtime.formats.convert import to_recurrent
 from ssp_runtime.formats.open import read_model
 from ssp_runtime.formats.vocabulary import vocabulary_from
-from ssp_runtime.verification.comparison import TOLERANCES, compare
+from ssp_runtime.models.model import WholeSequenceModel
+from ssp_runtime.verification.comparison import TOLERANCES, Differences, compare
 from ssp_runtime.verification.text import tokens as tokens_of
+from ssp_runtime.verification.whole import compare_whole
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -43,7 +45,8 @@ def convert(
         tokenizer: the vocabulary, where the source lacks it: a tokenizer.json, RWKV's vocabulary file, or bytes, dna or
             hyenadna.
         group_norm_eps: of RWKV's norms of heads, where it is not 64e-5: the files do not record it.
-        verify: compare with the source's parallel form before anything is written, and record the result.
+        verify: compare with the source's parallel form before anything is written, and record the result; what reads
+            whole sequences is compared with the source alone, and in a padded batch.
         text: what to compare on (UTF-8); without it, a text that comes with this program.
         tokens: how many of its tokens.
     """
@@ -70,7 +73,7 @@ def _recurrent(found: Artifact, dtype: torch.dtype) -> Artifact:
 
 def _verified(trained: Artifact, made: Artifact, ids: list[int]) -> Artifact:
     """With the comparison in its description. Raises `ArtifactError` if the two part."""
-    comparison = compare(trained.language_model, made.language_model, ids, _PIECE)
+    comparison = _compared(trained, made, ids)
     dtype = next(made.model.parameters()).dtype
     at = comparison.logits.parts_at(TOLERANCES[dtype])
     if at is not None:
@@ -82,3 +85,9 @@ def _verified(trained: Artifact, made: Artifact, ids: list[int]) -> Artifact:
     training = {**made.description.training, "verification": report}
     print(f"verified on {report['tokens']} tokens: largest difference of logits {comparison.logits.largest:.2e}\n")
     return replace(made, description=replace(made.description, training=training))
+
+
+def _compared(trained: Artifact, made: Artifact, ids: list[int]) -> Differences:
+    if isinstance(trained.model, WholeSequenceModel) and isinstance(made.model, WholeSequenceModel):
+        return compare_whole(trained.model, made.model, ids)
+    return compare(trained.language_model, made.language_model, ids, _PIECE)

@@ -218,7 +218,8 @@ class MaskedLanguageModel(nn.Module):
         return logits_BLV + self.other_strand.of_logits(others_BLV, lengths_B)
 
 
-Model = LanguageModel | SequenceRegressor | Classifier | MaskedLanguageModel
+WholeSequenceModel = Classifier | MaskedLanguageModel
+Model = LanguageModel | SequenceRegressor | WholeSequenceModel
 
 
 def build_model(config: ModelConfig) -> Model:

@@ -49,12 +49,28 @@ def difference(first: Tensor, second: Tensor) -> Difference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """`layers` in order; the rest has one value a token."""
+class Differences:
+    """Of two forms: after each layer, in order, and of the logits; `agree` tells of each row of logits whether the
+    likeliest is the same."""
 
     layers: list[Difference]
     logits: Difference
     agree: Tensor
+
+    def report(self) -> dict[str, object]:
+        """What an artifact records."""
+        return {
+            "tokens": len(self.layers[0].per_token),
+            "largest_difference_of_logits": self.logits.largest,
+            "largest_logit": self.logits.scale,
+            "top1_agreement": float(self.agree.double().mean()),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Differences):
+    """Of language models, with the bits that each token costs them."""
+
     parallel_bits: Tensor
     recurrent_bits: Tensor
 
@@ -71,15 +87,8 @@ class Comparison:
         return f"{part.start} to {part.stop - 1}", float(self.logits.per_token[part].max()), *means
 
     def report(self) -> dict[str, object]:
-        """What an artifact records."""
-        return {
-            "tokens": len(self.agree),
-            "largest_difference_of_logits": self.logits.largest,
-            "largest_logit": self.logits.scale,
-            "top1_agreement": float(self.agree.double().mean()),
-            "bits_parallel": float(self.parallel_bits.double().mean()),
-            "bits_recurrent": float(self.recurrent_bits.double().mean()),
-        }
+        bits = {"bits_parallel": self.parallel_bits, "bits_recurrent": self.recurrent_bits}
+        return {**super().report(), **{name: float(value.double().mean()) for name, value in bits.items()}}
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ssp_runtime.models.config import ModelConfig
-from ssp_runtime.verification.comparison import Comparison, Difference
+from ssp_runtime.verification.comparison import Difference, Differences
 
 LOGITS = -1
 
@@ -25,7 +25,7 @@ class Place:
         return self.name, self.forms.scale, f"{self.forms.largest:.2e}", peer
 
 
-def places(config: ModelConfig, comparison: Comparison, peer: Mapping[int, Difference]) -> list[Place]:
+def places(config: ModelConfig, comparison: Differences, peer: Mapping[int, Difference]) -> list[Place]:
     """In the order of computing; `peer` by number of layer, or `LOGITS`."""
     found = [
         Place(name=f"layer {i} ({block.mixer.kind})", forms=forms, peer=peer.get(i))
@@ -34,9 +34,9 @@ def places(config: ModelConfig, comparison: Comparison, peer: Mapping[int, Diffe
     return [*found, Place(name="logits", forms=comparison.logits, peer=peer.get(LOGITS))]
 
 
-def first_parted(found: Sequence[Place], tolerance: float) -> list[str]:
+def first_parted(found: Sequence[Place], tolerance: float, other: str = "the recurrent form") -> list[str]:
     """A sentence for each form whose logits part from the parallel one: where it begins."""
-    forms = _first("the recurrent form", [(place.name, place.forms) for place in found], tolerance)
+    forms = _first(other, [(place.name, place.forms) for place in found], tolerance)
     peer = _first("transformers", [(place.name, place.peer) for place in found if place.peer], tolerance)
     return [*forms, *peer]
 

@@ -6,21 +6,22 @@ from typing import Any
 
 from torch import Tensor
 
-from ssp_runtime.models.model import LanguageModel
+from ssp_runtime.models.model import LanguageModel, WholeSequenceModel
 
 
 @contextmanager
-def recorded(model: LanguageModel) -> Iterator[list[Tensor]]:
+def recorded(model: LanguageModel | WholeSequenceModel) -> Iterator[list[Tensor]]:
     """While this lasts, the outputs of its layers in the order they come."""
     seen: list[Tensor] = []
     layers: list[Any] = list(model.backbone.layers)
+    method = "compute" if isinstance(model, LanguageModel) else "encode"
     for layer in layers:
-        layer.compute = _recording(layer.compute, seen)
+        setattr(layer, method, _recording(getattr(layer, method), seen))
     try:
         yield seen
     finally:
         for layer in layers:
-            del layer.compute
+            delattr(layer, method)
 
 
 def _recording(compute: Callable[..., Tensor], seen: list[Tensor]) -> Callable[..., Tensor]:

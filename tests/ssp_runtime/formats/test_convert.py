@@ -9,18 +9,23 @@ import pytest
 import torch
 
 from ssp_runtime import cli
+from ssp_runtime.commands import convert as convert_command
+from ssp_runtime.commands import verify as verify_command
 from ssp_runtime.errors import ArtifactError
 from ssp_runtime.formats.artifact import load
+from ssp_runtime.formats.convert import to_recurrent
 from ssp_runtime.formats.open import read_model
-from ssp_runtime.mixers.base import Coefficients
+from ssp_runtime.mixers import bidirectional
+from ssp_runtime.mixers.base import Coefficients, FixedCoefficients
 from ssp_runtime.mixers.rwkv5 import RWKV5Config
 from ssp_runtime.mixers.s6 import S6
-from ssp_runtime.models.model import LanguageModel
+from ssp_runtime.models.model import LanguageModel, WholeSequenceModel
 from ssp_runtime.tokenizers import WorldTokenizer
 from ssp_runtime.verification import peer
 from ssp_runtime.verification.comparison import TOLERANCES, compare
 from ssp_runtime.verification.text import tokens
 from tests import oracles
+from tests.ssp_runtime.formats.caduceus_folder import PH, PS, write_caduceus
 from tests.ssp_runtime.formats.mamba_folder import write_mamba
 from tests.ssp_runtime.vocabularies import byte_level, world
 
@@ -86,7 +91,7 @@ def test_any_source_becomes_an_artifact_that_computes_the_same(
     assert report["bits_recurrent"] == pytest.approx(report["bits_parallel"], rel=2e-2)
 
 
-def _narrow(model: LanguageModel) -> set[torch.dtype]:
+def _narrow(model: LanguageModel | WholeSequenceModel) -> set[torch.dtype]:
     """The dtypes of all parameters but the coefficients, which stay float32."""
     wide = {parameter for part in model.modules() if isinstance(part, Coefficients) for parameter in part.parameters()}
     assert all(parameter.dtype == torch.float32 for parameter in wide)
@@ -219,3 +224,78 @@ def test_vocabularies_are_stored_beside_the_weights(mamba: Path, tmp_path: Path,
     (tmp_path / "made" / "tokenizer.json").write_bytes(byte_level() + b"\n")
     with pytest.raises(ArtifactError, match="was changed after it was written"):
         load(tmp_path / "made")
+
+
+@pytest.fixture(params=["masked", "classifier"])
+def whole(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A model that reads whole sequences: of both strands, and of one."""
+    score = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+    if request.param == "masked":
+        return write_caduceus(tmp_path / "caduceus", PS)
+    return write_caduceus(tmp_path / "caduceus", PH, score=score, both_strands=False)
+
+
+def of_whole(path: Path) -> WholeSequenceModel:
+    model = read_model(path, pickles=True).model
+    assert isinstance(model, WholeSequenceModel)
+    return model
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_model_of_whole_sequences_becomes_an_artifact_that_computes_the_same(
+    whole: Path, dtype: str, tmp_path: Path, run: Run
+) -> None:
+    printed = run("convert", whole, tmp_path / "made", "--dtype", dtype, "--verify", "--tokens", "40")
+    assert "verified on 40 tokens" in printed and "none: needs the whole sequence" in printed
+    made, ids = load(tmp_path / "made"), torch.tensor([tokens(read_model(whole, pickles=True), None, 40)])
+    assert made.description.form == "recurrent" and _narrow(of_whole(tmp_path / "made")) == {DTYPES[dtype]}
+    with torch.inference_mode():
+        expected, found = of_whole(whole)(ids), of_whole(tmp_path / "made")(ids).float()
+    tolerance = TOLERANCES[DTYPES[dtype]] * max(1.0, float(expected.abs().max()))
+    assert oracles.difference(found, expected) < tolerance
+    report = made.description.training["verification"]
+    assert (report["dtype"], report["tokens"]) == (dtype, 40) and report["largest_difference_of_logits"] < tolerance
+    with pytest.raises(SystemExit):
+        run("convert", tmp_path / "made", tmp_path / "again")
+    assert "is in recurrent form already" in run.error  # type: ignore[attr-defined]  # of the last call
+
+
+def test_verify_shows_every_layer_of_a_model_of_whole_sequences(whole: Path, tmp_path: Path, run: Run) -> None:
+    run("convert", whole, tmp_path / "made")
+    for path in (whole, tmp_path / "made"):
+        printed = run("verify", path, "--tokens", "60")
+        assert "60 tokens" in printed and "alone - converted, in a batch" in printed
+        for place in ("layer 0 (bidirectional_mamba)", "layer 1 (bidirectional_mamba)", "logits"):
+            (line,) = [line for line in printed.splitlines() if line.startswith(place)]
+            largest, gap = (float(cell) for cell in line.removeprefix(place).split())
+            assert gap < 1e-4 < largest
+
+
+def badly_converted(model: torch.nn.Module) -> None:
+    """The second layer's decays are a tenth off."""
+    to_recurrent(model)
+    fixed = [part for part in model.modules() if isinstance(part, FixedCoefficients)]
+    next(fixed[2].parameters()).data *= 1.1
+
+
+def test_a_wrong_conversion_of_whole_sequences_is_found(
+    whole: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convert_command, "to_recurrent", badly_converted)
+    with pytest.raises(SystemExit):
+        run("convert", whole, tmp_path / "made", "--verify", "--tokens", "40")
+    assert "the recurrent form parts from the trained one" in run.error  # type: ignore[attr-defined]  # of the last call
+    assert not (tmp_path / "made").exists()
+    monkeypatch.setattr(verify_command, "to_recurrent", badly_converted)
+    with pytest.raises(SystemExit) as stopped:
+        run("verify", whole, "--tokens", "60")
+    place = "layer 1 (bidirectional_mamba), first at token"
+    assert f"the converted form, in a padded batch, parts from the parallel one after {place}" in str(stopped.value)
+
+
+def test_verify_finds_padding_that_is_read(whole: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bidirectional, "reversed_in_length", lambda x_BLD, _: x_BLD.flip(1))
+    with pytest.raises(SystemExit) as stopped:
+        run("verify", whole, "--tokens", "60")
+    place = "layer 0 (bidirectional_mamba), first at token"
+    assert f"the converted form, in a padded batch, parts from the parallel one after {place}" in str(stopped.value)
