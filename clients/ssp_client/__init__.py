@@ -41,7 +41,10 @@ from ssp_client.session import Session
 from ssp_client.step_stream import StepStream
 from ssp_client.stream import GenerateStream
 from ssp_client.types import (
+    Candidate,
     ChatMessage,
+    FilledPlace,
+    Filling,
     FinishReason,
     GenerateChunk,
     InputKind,
@@ -73,12 +76,15 @@ __all__ = [
     "AsyncSession",
     "AsyncStepStream",
     "Cancelled",
+    "Candidate",
     "ChatMessage",
     "Client",
     "Completion",
     "DataLoss",
     "DeadlineExceeded",
     "FailedPrecondition",
+    "FilledPlace",
+    "Filling",
     "FinishReason",
     "GenerateChunk",
     "GenerateStream",

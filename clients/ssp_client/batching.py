@@ -53,9 +53,9 @@ def budget(model: ModelInfo, batch_size: int | None) -> Budget:
 
 
 def check_collection(sequences: object) -> None:
-    """Raises TypeError for one text where many sequences are wanted: its letters would be classified."""
+    """Raises TypeError for one text where many sequences are wanted: each of its letters would be one."""
     if isinstance(sequences, str | bytes):
-        raise TypeError("classify takes many sequences; put a single one into a list")
+        raise TypeError("this takes many sequences; put a single one into a list")
 
 
 def choose_classifier(models: Sequence[ModelInfo]) -> ModelInfo:

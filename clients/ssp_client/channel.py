@@ -22,6 +22,7 @@ _RETRIED = (
     {"service": "ssp.v1.Models", "method": "GetModel"},
     {"service": "ssp.v1.Admin", "method": "GetLoads"},
     {"service": "ssp.v1.Generation", "method": "Score"},
+    {"service": "ssp.v1.Filling", "method": "Fill"},
     {"service": "ssp.v1.Sessions", "method": "OpenSession"},
     {"service": "ssp.v1.Sessions", "method": "Append"},
     {"service": "ssp.v1.Sessions", "method": "Fork"},

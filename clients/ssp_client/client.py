@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, Unpack, overload
 
-from ssp_client import calls, state_calls
+from ssp_client import calls, filling, state_calls
 from ssp_client.batching import Outcome, budget, check_collection, choose_classifier
 from ssp_client.channel import Connection, default_target
 from ssp_client.classify import Classifier
@@ -21,6 +21,7 @@ from ssp_client.stream import GenerateStream
 from ssp_client.transport import Transport
 from ssp_client.types import (
     ChatMessage,
+    Filling,
     ModelInfo,
     Prediction,
     SamplingOptions,
@@ -174,6 +175,23 @@ class Client:
     ) -> tuple[Score, ...]:
         """How likely a model finds each sequence, from its beginning; at most 1,024 of them."""
         return self._transport.unary(calls.score(sequences, model=model), timeout)
+
+    def fill(
+        self,
+        sequences: Sequence[SequenceLike],
+        positions: Sequence[Sequence[int]] | None = None,
+        *,
+        model: str = "",
+        top: int | None = None,
+        separately: bool = False,
+        timeout: float | None = None,
+    ) -> tuple[Filling, ...]:
+        """Tells the `top` likeliest tokens at masked places (`ACGT[MASK]ACG`), and how likely what stands there is.
+
+        `positions` of each sequence, counted in tokens from 0, are masked as well; `separately` one at a time, so that
+        `Filling.total` is a pseudo-log-likelihood."""
+        call = filling.fill(sequences, positions, model=model, top=top, separately=separately)
+        return self._transport.unary(call, timeout)
 
     def classify(
         self,

@@ -36,6 +36,7 @@ class Task(StrEnum):
     GENERATE = "generate"
     CLASSIFY = "classify"
     PREDICT = "predict"
+    FILL = "fill"
 
 
 class InputKind(StrEnum):
@@ -284,13 +285,51 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A token that may stand at a masked place."""
+
+    token_id: int
+    # What it reads as; empty for a token that is no text.
+    text: str
+    # Natural logarithm of its probability.
+    logprob: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilledPlace:
+    """What a model says of a masked place."""
+
+    # Counted in tokens, from 0.
+    position: int
+    # The likeliest first.
+    candidates: tuple[Candidate, ...]
+    # The token that stood there; None where the sequence came with a mask.
+    given: Candidate | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filling:
+    """What a model says of the masked places of a sequence, in their order."""
+
+    places: tuple[FilledPlace, ...]
+    # Tokens in the sequence.
+    num_tokens: int
+
+    @property
+    def total(self) -> float:
+        """Log-probabilities of the given tokens together: their pseudo-log-likelihood, if they were masked one at a
+        time."""
+        return math.fsum(place.given.logprob for place in self.places if place.given)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """What one request may ask for."""
 
     max_tokens: int
     # Longest input, in tokens or vectors.
     max_input_tokens: int
-    # Most sequences in one Classify call.
+    # Most sequences in one Classify or Fill call.
     max_batch_sequences: int
     # Largest message, in bytes.
     max_message_bytes: int

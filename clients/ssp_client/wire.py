@@ -52,6 +52,7 @@ _TASKS = {
     models_pb2.TASK_GENERATE: Task.GENERATE,
     models_pb2.TASK_CLASSIFY: Task.CLASSIFY,
     models_pb2.TASK_PREDICT: Task.PREDICT,
+    models_pb2.TASK_FILL: Task.FILL,
 }
 _INPUT_KINDS = {models_pb2.INPUT_KIND_TOKENS: InputKind.TOKENS, models_pb2.INPUT_KIND_VALUES: InputKind.VALUES}
 _DTYPES: dict[StateDtype | None, sessions_pb2.StateDtype.ValueType] = {

@@ -10,7 +10,7 @@ import structlog
 from ssp_kernels import registry as kernels
 from ssp_kernels.operators import OPERATORS
 from ssp_runtime.engine import deterministic
-from ssp_runtime.engine.batch_classifier import BatchClassifier, ClassifierConfig
+from ssp_runtime.engine.batch_runner import BatchConfig, BatchRunner
 from ssp_runtime.engine.deterministic import Unfit
 from ssp_runtime.engine.engine import EngineConfig
 from ssp_runtime.engine.generator import GenerationLimits, Generator
@@ -22,7 +22,7 @@ from ssp_server import memory
 from ssp_server.auditing import Auditing
 from ssp_server.chats import Chats
 from ssp_server.config import ConfigError, ServerConfig
-from ssp_server.metrics import ClassifierMetrics, Metrics
+from ssp_server.metrics import BatchMetrics, Metrics
 from ssp_server.readers import Readers
 from ssp_server.registry import Registry, Served
 from ssp_server.waiting import within
@@ -86,7 +86,7 @@ class Loader:
         log.info("unloaded", model=name)
 
     def _calls(self, served: Served) -> int:
-        return served.num_waiting if isinstance(served, BatchClassifier) else self.readers.count(served.engine)
+        return served.num_waiting if isinstance(served, BatchRunner) else self.readers.count(served.engine)
 
     def _quantum(self, model: CausalModel) -> int | None:
         if not self.config.deterministic:
@@ -133,5 +133,5 @@ class Loader:
             )
             self.auditing.attach(generator)
             return generator
-        config = ClassifierConfig(max_input_tokens=limits.max_input_tokens, threads=threads)
-        return BatchClassifier(name, artifact, config, ClassifierMetrics(self.metrics, name))
+        config = BatchConfig(max_input_tokens=limits.max_input_tokens, threads=threads)
+        return BatchRunner(name, artifact, config, BatchMetrics(self.metrics, name))

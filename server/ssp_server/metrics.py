@@ -100,8 +100,8 @@ class Metrics:
         self.commits = self._counter("session_commits", "Sessions saved to the store")
         self.commit = self._histogram("session_commit_seconds", "Saving one session to the store", _FIRST_TOKEN)
         self.rejections = self._counter("admission_rejections", "Calls refused", ("reason",))
-        self.classified_sequences = self._counter("classify_sequences", "Sequences classified")
-        self.classified_tokens = self._counter("classify_tokens", "Tokens classified")
+        self.classified_sequences = self._counter("classify_sequences", "Sequences classified or filled in")
+        self.classified_tokens = self._counter("classify_tokens", "Tokens of these")
         self.classify_batch = self._histogram("classify_batch_seconds", "One batch of sequences", _REQUEST)
 
     def serve(self, port: int) -> int:
@@ -214,8 +214,8 @@ class SessionMetrics(SessionObserver):
         self._metrics.restore.labels(model, "store").observe(seconds)
 
 
-class ClassifierMetrics:
-    """What one classifier reports of each batch."""
+class BatchMetrics:
+    """What one model that reads whole sequences reports of each batch."""
 
     def __init__(self, metrics: Metrics, model: str) -> None:
         self._load = metrics.loads[model]

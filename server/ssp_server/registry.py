@@ -1,10 +1,18 @@
 """The models a server serves, by name."""
 
-from ssp_runtime.engine.batch_classifier import BatchClassifier
+from ssp_runtime.engine.batch_runner import BatchRunner
 from ssp_runtime.engine.generator import Generator
 from ssp_runtime.errors import Draining, InvalidRequest, ModelExists, ModelMismatch, UnknownModel
+from ssp_runtime.models.model import Classifier, LanguageModel, MaskedLanguageModel, Model, SequenceRegressor
 
-Served = Generator | BatchClassifier
+Served = Generator | BatchRunner
+# What models are asked to do, and what is said of them.
+_VERBS: dict[type[Model], tuple[str, str]] = {
+    LanguageModel: ("generate", "generates"),
+    SequenceRegressor: ("predict", "predicts numbers"),
+    Classifier: ("classify", "classifies"),
+    MaskedLanguageModel: ("fill in masked tokens", "fills in masked tokens"),
+}
 
 
 class Registry:
@@ -57,9 +65,8 @@ class Registry:
 
         Raises `UnknownModel`, `InvalidRequest` or `Draining`.
         """
-        served = self._open(name, Generator)
-        if not isinstance(served, Generator):
-            raise InvalidRequest(f"model {name!r} classifies; it cannot generate")
+        served = self._open(name, LanguageModel, SequenceRegressor)
+        assert isinstance(served, Generator)
         return served
 
     def fitting(self, name: str, fingerprint: str) -> Generator:
@@ -77,36 +84,38 @@ class Registry:
             raise InvalidRequest(f"name the model: {', '.join(names)} fit this state alike")
         return self.generator(names[0])
 
-    def classifier(self, name: str) -> BatchClassifier:
+    def classifier(self, name: str) -> BatchRunner:
         """A model that classifies; otherwise as `generator`."""
-        served = self._open(name, BatchClassifier)
-        if not isinstance(served, BatchClassifier):
-            verb = "predicts numbers" if served.takes_numbers else "generates"
-            raise InvalidRequest(f"model {name!r} {verb}; it cannot classify")
+        return self._reader(name, Classifier)
+
+    def filler(self, name: str) -> BatchRunner:
+        """A model that fills in masked tokens; otherwise as `generator`."""
+        return self._reader(name, MaskedLanguageModel)
+
+    def _reader(self, name: str, kind: type[Model]) -> BatchRunner:
+        served = self._open(name, kind)
+        assert isinstance(served, BatchRunner)
         return served
 
-    def _open(self, name: str, kind: type[Served]) -> Served:
+    def _open(self, name: str, *kinds: type[Model]) -> Served:
+        """Without a name, the only model of the first of these kinds that there is."""
         if self.draining:
             raise Draining("the server is draining; ask another, or this one later")
-        served = self.find(name) if name else self._only(kind)
+        served = self.find(name) if name else self._only(kinds)
         self._refuse_when_going(served.name)
+        if not isinstance(served.artifact.model, kinds):
+            does, wanted = _VERBS[type(served.artifact.model)][1], _VERBS[kinds[0]][0]
+            raise InvalidRequest(f"model {name!r} {does}; it cannot {wanted}")
         return served
 
-    def _only(self, kind: type[Served]) -> Served:
-        fitting = [each for each in self._served.values() if isinstance(each, kind)]
-        fitting = [each for each in fitting if _verb(each) != "predict"] or fitting
-        if len(fitting) != 1:
-            verb = _verb(fitting[0]) if fitting else "generate" if kind is Generator else "classify"
-            names = ", ".join(each.name for each in fitting) or "none"
-            raise InvalidRequest(f"name the model: those of this server that {verb} are {names}")
-        return fitting[0]
+    def _only(self, kinds: tuple[type[Model], ...]) -> Served:
+        of_kinds = {kind: [one for one in self.all() if isinstance(one.artifact.model, kind)] for kind in kinds}
+        kind = next((kind for kind, found in of_kinds.items() if found), kinds[0])
+        if len(of_kinds[kind]) != 1:
+            names = ", ".join(one.name for one in of_kinds[kind]) or "none"
+            raise InvalidRequest(f"name the model: those of this server that {_VERBS[kind][0]} are {names}")
+        return of_kinds[kind][0]
 
     def _refuse_when_going(self, name: str) -> None:
         if name in self._going:
             raise Draining(f"model {name!r} is being unloaded")
-
-
-def _verb(served: Served) -> str:
-    if isinstance(served, BatchClassifier):
-        return "classify"
-    return "predict" if served.takes_numbers else "generate"

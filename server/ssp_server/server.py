@@ -8,7 +8,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from ssp.v1 import admin_pb2, classification_pb2, generation_pb2, models_pb2, sessions_pb2
+from ssp.v1 import admin_pb2, classification_pb2, filling_pb2, generation_pb2, models_pb2, sessions_pb2
 from ssp_kernels import registry as kernels
 from ssp_server import memory
 from ssp_server.auditing import Auditing
@@ -24,6 +24,7 @@ from ssp_server.readers import Readers
 from ssp_server.registry import Registry
 from ssp_server.services.admin import AdminService, Tally
 from ssp_server.services.classification import ClassificationService
+from ssp_server.services.filling import FillingService
 from ssp_server.services.generation import GenerationService
 from ssp_server.services.models import ModelsService
 from ssp_server.services.sessions import SessionsService
@@ -36,6 +37,7 @@ _SERVICES = {
     "Generation": generation_pb2.DESCRIPTOR.services_by_name["Generation"],
     "Sessions": sessions_pb2.DESCRIPTOR.services_by_name["Sessions"],
     "Classification": classification_pb2.DESCRIPTOR.services_by_name["Classification"],
+    "Filling": filling_pb2.DESCRIPTOR.services_by_name["Filling"],
     "Models": models_pb2.DESCRIPTOR.services_by_name["Models"],
     "Admin": admin_pb2.DESCRIPTOR.services_by_name["Admin"],
 }
@@ -125,6 +127,7 @@ class Server:
                 auditing=self._auditing,
             ),
             "Classification": ClassificationService(registry=self._registry),
+            "Filling": FillingService(registry=self._registry),
             "Models": ModelsService(
                 registry=self._registry,
                 keeper=self._keeper,

@@ -8,14 +8,14 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ssp.v1 import common_pb2, generation_pb2, models_pb2, sessions_pb2
-from ssp_runtime.engine.batch_classifier import BatchClassifier
+from ssp_runtime.engine.batch_runner import BatchRunner
 from ssp_runtime.engine.call import Call, CallOptions, Input, ScoringCall
 from ssp_runtime.engine.generator import Generator
 from ssp_runtime.engine.progress import FinishReason, Progress, Receipt
 from ssp_runtime.engine.sampling_params import SamplingParams
 from ssp_runtime.errors import InvalidRequest
 from ssp_runtime.models.config import NumberEmbeddingConfig, ValuesHeadConfig
-from ssp_runtime.models.model import Classifier, LanguageModel, Model, SequenceRegressor
+from ssp_runtime.models.model import Classifier, LanguageModel, MaskedLanguageModel, Model, SequenceRegressor
 from ssp_runtime.sessions import transfer
 from ssp_runtime.sessions.census import tier
 from ssp_runtime.sessions.health import Health
@@ -33,6 +33,7 @@ TASKS: dict[type[Model], models_pb2.Task.ValueType] = {
     LanguageModel: models_pb2.TASK_GENERATE,
     SequenceRegressor: models_pb2.TASK_PREDICT,
     Classifier: models_pb2.TASK_CLASSIFY,
+    MaskedLanguageModel: models_pb2.TASK_FILL,
 }
 _TIERS = {"device": sessions_pb2.TIER_DEVICE, "host": sessions_pb2.TIER_HOST, "store": sessions_pb2.TIER_STORE}
 MAX_AHEAD = 32
@@ -71,7 +72,7 @@ def token_ids(message: common_pb2.SequenceInput, tokenizer: Tokenizer | None) ->
 
 
 def row(message: common_pb2.SequenceInput, tokenizer: Tokenizer | None) -> list[int] | np.ndarray:
-    """One sequence to classify: token ids, or numbers (L, width)."""
+    """One whole sequence: token ids, or numbers (L, width)."""
     if message.WhichOneof("kind") == "values":
         return numbers(message.values)
     return token_ids(message, tokenizer)
@@ -215,7 +216,7 @@ def generate_response(
     return message
 
 
-def model_info(served: Generator | BatchClassifier, max_message_bytes: int) -> models_pb2.Model:
+def model_info(served: Generator | BatchRunner, max_message_bytes: int) -> models_pb2.Model:
     artifact = served.artifact
     description, config = artifact.description, artifact.description.model
     embedding = config.embedding
@@ -242,7 +243,7 @@ def model_info(served: Generator | BatchClassifier, max_message_bytes: int) -> m
     )
 
 
-def _limits(served: Generator | BatchClassifier, max_message_bytes: int) -> models_pb2.Limits:
+def _limits(served: Generator | BatchRunner, max_message_bytes: int) -> models_pb2.Limits:
     if isinstance(served, Generator):
         return models_pb2.Limits(
             max_tokens=served.limits.max_tokens,

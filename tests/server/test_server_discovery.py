@@ -12,13 +12,15 @@ from ssp.v1 import models_pb2
 from ssp_client import Client, InputKind, NotFound, ServingStatus, Task
 from ssp_runtime import state
 from ssp_runtime.formats.artifact import Artifact
-from ssp_runtime.models.model import MaskedLanguageModel, Model
+from ssp_runtime.models.model import Model
 from ssp_server.wire import TASKS
 from tests.greedy import Greedy
 from tests.server.server_process import PATIENCE, ServerProcess
 from tests.server.tiny_artifacts import LABELS
 
-SERVICES = ("ssp.v1.Generation", "ssp.v1.Sessions", "ssp.v1.Classification", "ssp.v1.Models", "ssp.v1.Admin")
+SERVICES = tuple(
+    f"ssp.v1.{name}" for name in ("Generation", "Sessions", "Classification", "Filling", "Models", "Admin")
+)
 
 
 def test_models(client: Client, writer: Artifact, reader: Artifact) -> None:
@@ -47,8 +49,8 @@ def test_every_service_is_ready(client: Client, service: str) -> None:
     assert client.health(service) is ServingStatus.SERVING
 
 
-def test_every_kind_of_model_that_is_served_has_a_task_of_its_own() -> None:
-    assert set(TASKS) == set(get_args(Model)) - {MaskedLanguageModel}
+def test_every_kind_of_model_has_a_task_of_its_own() -> None:
+    assert set(TASKS) == set(get_args(Model))
     assert sorted(TASKS.values()) == sorted(set(models_pb2.Task.values()) - {models_pb2.TASK_UNSPECIFIED})
 
 

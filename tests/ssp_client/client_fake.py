@@ -1,7 +1,8 @@
 """A small server of the contract for the client's tests: real sockets, no model.
 
 Generation counts: after a context of p tokens the next tokens are p, p + 1, ...; the text of token t is "t ".
-Classification knows the letters ACGT; a sequence's class is its length modulo two.
+Classification knows the letters ACGT; a sequence's class is its length modulo two. Every masked place may be A, C, G or
+T, whose log-probabilities are -1, -2, -3 and -4.
 """
 
 # ruff: noqa: N802 (servicers' methods are named as in the contract)
@@ -27,6 +28,8 @@ from ssp.v1 import (
     classification_pb2,
     classification_pb2_grpc,
     common_pb2,
+    filling_pb2,
+    filling_pb2_grpc,
     generation_pb2,
     generation_pb2_grpc,
     models_pb2,
@@ -69,6 +72,7 @@ class FakeServer(
     generation_pb2_grpc.GenerationServicer,
     sessions_pb2_grpc.SessionsServicer,
     classification_pb2_grpc.ClassificationServicer,
+    filling_pb2_grpc.FillingServicer,
     models_pb2_grpc.ModelsServicer,
 ):
     def __init__(self) -> None:
@@ -104,6 +108,7 @@ class FakeServer(
         generation_pb2_grpc.add_GenerationServicer_to_server(self, server)
         sessions_pb2_grpc.add_SessionsServicer_to_server(self, server)
         classification_pb2_grpc.add_ClassificationServicer_to_server(self, server)
+        filling_pb2_grpc.add_FillingServicer_to_server(self, server)
         models_pb2_grpc.add_ModelsServicer_to_server(self, server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         address = "127.0.0.1:0"
@@ -287,6 +292,11 @@ class FakeServer(
         if held is not None:
             yield held
 
+    def Fill(self, request: filling_pb2.FillRequest, context: Any) -> filling_pb2.FillResponse:
+        self._unary("Fill", request, context)
+        top = request.top if request.HasField("top") else 2
+        return filling_pb2.FillResponse(sequences=[_filled(sequence, top) for sequence in request.sequences])
+
     def ListModels(self, request: models_pb2.ListModelsRequest, context: Any) -> models_pb2.ListModelsResponse:
         self._unary("ListModels", request, context)
         return models_pb2.ListModelsResponse(models=[self._model("counter"), self._model("parity")])
@@ -374,6 +384,23 @@ def _length(sequence: common_pb2.SequenceInput) -> int:
 def _score(sequence: common_pb2.SequenceInput) -> common_pb2.Score:
     """Every letter has the probability 1/e."""
     return common_pb2.Score(token_ids=sequence.text.encode(), logprobs=[-1.0] * _length(sequence))
+
+
+def _filled(sequence: filling_pb2.MaskedSequence, top: int) -> filling_pb2.FilledSequence:
+    text = sequence.input.text.replace("[MASK]", "?")
+    places = sorted({*sequence.positions, *(place for place, letter in enumerate(text) if letter == "?")})
+    candidates = [filling_pb2.Candidate(token_id=ord(a), text=a, logprob=-1 - n) for n, a in enumerate("ACGT")]
+    return filling_pb2.FilledSequence(
+        places=[
+            filling_pb2.FilledPlace(
+                position=place,
+                candidates=candidates[:top],
+                given=None if text[place] == "?" else candidates["ACGT".index(text[place])],
+            )
+            for place in places
+        ],
+        num_tokens=len(text),
+    )
 
 
 def _status(session_id: str, position: int) -> common_pb2.SessionStatus:

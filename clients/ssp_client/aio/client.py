@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, Unpack, overload
 
-from ssp_client import calls, state_calls
+from ssp_client import calls, filling, state_calls
 from ssp_client.aio.classify import AsyncClassifier
 from ssp_client.aio.session import AsyncSession
 from ssp_client.aio.stream import AsyncGenerateStream
@@ -24,6 +24,7 @@ from ssp_client.errors import Unavailable
 from ssp_client.files import FileLike, contents
 from ssp_client.types import (
     ChatMessage,
+    Filling,
     ModelInfo,
     Prediction,
     SamplingOptions,
@@ -153,6 +154,20 @@ class AsyncClient:
     ) -> tuple[Score, ...]:
         """How likely a model finds each sequence, from its beginning; at most 1,024 of them."""
         return await self._transport.unary(calls.score(sequences, model=model), timeout)
+
+    async def fill(
+        self,
+        sequences: Sequence[SequenceLike],
+        positions: Sequence[Sequence[int]] | None = None,
+        *,
+        model: str = "",
+        top: int | None = None,
+        separately: bool = False,
+        timeout: float | None = None,
+    ) -> tuple[Filling, ...]:
+        """Tells what may stand at the masked places of sequences; as `Client.fill`."""
+        call = filling.fill(sequences, positions, model=model, top=top, separately=separately)
+        return await self._transport.unary(call, timeout)
 
     async def classify(
         self,

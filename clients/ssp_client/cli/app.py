@@ -12,7 +12,7 @@ from typing import Annotated, Any, Protocol, TypeAlias, cast
 
 import tyro
 
-from ssp_client.cli import admin, classify, generate, health, models, score, sessions, step, transfer
+from ssp_client.cli import admin, classify, fill, generate, health, models, score, sessions, step, transfer
 from ssp_client.cli.bench import classify as bench_classify
 from ssp_client.cli.bench import generate as bench_generate
 from ssp_client.cli.bench import position as bench_position
@@ -31,6 +31,7 @@ Commands: TypeAlias = Mapping[str, "type[Command] | Commands"]
 COMMANDS: Commands = {
     "generate": generate.Generate,
     "classify": classify.Classify,
+    "fill": fill.Fill,
     "score": score.Score,
     "step": step.Step,
     "models": {"list": models.List, "load": models.Load, "unload": models.Unload},

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13ssp/v1/models.proto\x12\x06ssp.v1\"\x13\n\x11ListModelsRequest\"3\n\x12ListModelsResponse\x12\x1d\n\x06models\x18\x01 \x03(\x0b\x32\r.ssp.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x10GetModelResponse\x12\x1c\n\x05model\x18\x01 \x01(\x0b\x32\r.ssp.v1.Model\"0\n\x10LoadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66older\x18\x02 \x01(\t\"1\n\x11LoadModelResponse\x12\x1c\n\x05model\x18\x01 \x01(\x0b\x32\r.ssp.v1.Model\"1\n\x12UnloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\".\n\x13UnloadModelResponse\x12\x17\n\x0f\x63losed_sessions\x18\x01 \x01(\r\"\xfa\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x1a\n\x04task\x18\x03 \x01(\x0e\x32\x0c.ssp.v1.Task\x12%\n\ninput_kind\x18\x04 \x01(\x0e\x32\x11.ssp.v1.InputKind\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\x0c\n\x04\x66orm\x18\x06 \x01(\t\x12\x16\n\x0enum_parameters\x18\x07 \x01(\x04\x12\x12\n\nnum_layers\x18\x08 \x01(\r\x12\x0f\n\x07\x64_model\x18\t \x01(\r\x12\x12\n\nvocab_size\x18\n \x01(\r\x12\x0f\n\x07\x64_input\x18\x0b \x01(\r\x12\x0e\n\x06labels\x18\x0c \x03(\t\x12\x1f\n\x17state_bytes_per_session\x18\r \x01(\x04\x12\r\n\x05\x64type\x18\x0e \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x0f \x01(\t\x12\x1e\n\x06limits\x18\x10 \x01(\x0b\x32\x0e.ssp.v1.Limits\x12\x10\n\x08\x64_output\x18\x11 \x01(\r\"\x8a\x01\n\x06Limits\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\x18\n\x10max_input_tokens\x18\x02 \x01(\x04\x12\x1b\n\x13max_batch_sequences\x18\x03 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\x04\x12\x1a\n\x12max_snapshot_bytes\x18\x05 \x01(\x04*T\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x11\n\rTASK_GENERATE\x10\x01\x12\x11\n\rTASK_CLASSIFY\x10\x02\x12\x10\n\x0cTASK_PREDICT\x10\x03*U\n\tInputKind\x12\x1a\n\x16INPUT_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11INPUT_KIND_TOKENS\x10\x01\x12\x15\n\x11INPUT_KIND_VALUES\x10\x02\x32\x96\x02\n\x06Models\x12\x43\n\nListModels\x12\x19.ssp.v1.ListModelsRequest\x1a\x1a.ssp.v1.ListModelsResponse\x12=\n\x08GetModel\x12\x17.ssp.v1.GetModelRequest\x1a\x18.ssp.v1.GetModelResponse\x12@\n\tLoadModel\x12\x18.ssp.v1.LoadModelRequest\x1a\x19.ssp.v1.LoadModelResponse\x12\x46\n\x0bUnloadModel\x12\x1a.ssp.v1.UnloadModelRequest\x1a\x1b.ssp.v1.UnloadModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13ssp/v1/models.proto\x12\x06ssp.v1\"\x13\n\x11ListModelsRequest\"3\n\x12ListModelsResponse\x12\x1d\n\x06models\x18\x01 \x03(\x0b\x32\r.ssp.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x10GetModelResponse\x12\x1c\n\x05model\x18\x01 \x01(\x0b\x32\r.ssp.v1.Model\"0\n\x10LoadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66older\x18\x02 \x01(\t\"1\n\x11LoadModelResponse\x12\x1c\n\x05model\x18\x01 \x01(\x0b\x32\r.ssp.v1.Model\"1\n\x12UnloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\".\n\x13UnloadModelResponse\x12\x17\n\x0f\x63losed_sessions\x18\x01 \x01(\r\"\xfa\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x1a\n\x04task\x18\x03 \x01(\x0e\x32\x0c.ssp.v1.Task\x12%\n\ninput_kind\x18\x04 \x01(\x0e\x32\x11.ssp.v1.InputKind\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\x0c\n\x04\x66orm\x18\x06 \x01(\t\x12\x16\n\x0enum_parameters\x18\x07 \x01(\x04\x12\x12\n\nnum_layers\x18\x08 \x01(\r\x12\x0f\n\x07\x64_model\x18\t \x01(\r\x12\x12\n\nvocab_size\x18\n \x01(\r\x12\x0f\n\x07\x64_input\x18\x0b \x01(\r\x12\x0e\n\x06labels\x18\x0c \x03(\t\x12\x1f\n\x17state_bytes_per_session\x18\r \x01(\x04\x12\r\n\x05\x64type\x18\x0e \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x0f \x01(\t\x12\x1e\n\x06limits\x18\x10 \x01(\x0b\x32\x0e.ssp.v1.Limits\x12\x10\n\x08\x64_output\x18\x11 \x01(\r\"\x8a\x01\n\x06Limits\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\x18\n\x10max_input_tokens\x18\x02 \x01(\x04\x12\x1b\n\x13max_batch_sequences\x18\x03 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\x04\x12\x1a\n\x12max_snapshot_bytes\x18\x05 \x01(\x04*c\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x11\n\rTASK_GENERATE\x10\x01\x12\x11\n\rTASK_CLASSIFY\x10\x02\x12\x10\n\x0cTASK_PREDICT\x10\x03\x12\r\n\tTASK_FILL\x10\x04*U\n\tInputKind\x12\x1a\n\x16INPUT_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11INPUT_KIND_TOKENS\x10\x01\x12\x15\n\x11INPUT_KIND_VALUES\x10\x02\x32\x96\x02\n\x06Models\x12\x43\n\nListModels\x12\x19.ssp.v1.ListModelsRequest\x1a\x1a.ssp.v1.ListModelsResponse\x12=\n\x08GetModel\x12\x17.ssp.v1.GetModelRequest\x1a\x18.ssp.v1.GetModelResponse\x12@\n\tLoadModel\x12\x18.ssp.v1.LoadModelRequest\x1a\x19.ssp.v1.LoadModelResponse\x12\x46\n\x0bUnloadModel\x12\x1a.ssp.v1.UnloadModelRequest\x1a\x1b.ssp.v1.UnloadModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,9 +32,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ssp.v1.models_pb2', _global
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TASK']._serialized_start=910
-  _globals['_TASK']._serialized_end=994
-  _globals['_INPUTKIND']._serialized_start=996
-  _globals['_INPUTKIND']._serialized_end=1081
+  _globals['_TASK']._serialized_end=1009
+  _globals['_INPUTKIND']._serialized_start=1011
+  _globals['_INPUTKIND']._serialized_end=1096
   _globals['_LISTMODELSREQUEST']._serialized_start=31
   _globals['_LISTMODELSREQUEST']._serialized_end=50
   _globals['_LISTMODELSRESPONSE']._serialized_start=52
@@ -55,6 +55,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODEL']._serialized_end=767
   _globals['_LIMITS']._serialized_start=770
   _globals['_LIMITS']._serialized_end=908
-  _globals['_MODELS']._serialized_start=1084
-  _globals['_MODELS']._serialized_end=1362
+  _globals['_MODELS']._serialized_start=1099
+  _globals['_MODELS']._serialized_end=1377
 # @@protoc_insertion_point(module_scope)

@@ -30,6 +30,8 @@ class _TaskEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Task.ValueType],
     TASK_CLASSIFY: _Task.ValueType  # 2
     TASK_PREDICT: _Task.ValueType  # 3
     """A vector of numbers after each vector of numbers."""
+    TASK_FILL: _Task.ValueType  # 4
+    """The tokens at masked places of a sequence."""
 
 class Task(_Task, metaclass=_TaskEnumTypeWrapper): ...
 
@@ -38,6 +40,8 @@ TASK_GENERATE: Task.ValueType  # 1
 TASK_CLASSIFY: Task.ValueType  # 2
 TASK_PREDICT: Task.ValueType  # 3
 """A vector of numbers after each vector of numbers."""
+TASK_FILL: Task.ValueType  # 4
+"""The tokens at masked places of a sequence."""
 Global___Task: _TypeAlias = Task  # noqa: Y015
 
 class _InputKind:
@@ -321,7 +325,7 @@ class Limits(_message.Message):
     max_input_tokens: _builtins.int
     """Longest input of one request, in tokens or vectors."""
     max_batch_sequences: _builtins.int
-    """Most sequences in one Classify call."""
+    """Most sequences in one Classify or Fill call."""
     max_message_bytes: _builtins.int
     """Largest message, in bytes."""
     max_snapshot_bytes: _builtins.int

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from ssp.v1 import classification_pb2, common_pb2
-from ssp_runtime.engine.batch_classifier import BatchClassifier
-from ssp_runtime.errors import InvalidRequest
+from ssp_runtime.engine.batch_runner import BatchRunner
 from ssp_runtime.models.batching import Row
 from ssp_runtime.sessions.checks import check_request_id
 from ssp_server.registry import Registry
 from ssp_server.services.classify_many import Stream
-from ssp_server.services.predictions import class_names, prediction, read_row
+from ssp_server.services.predictions import class_names, prediction
+from ssp_server.services.rows import read_row, sequence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class ClassificationService:
         classifier = self.registry.classifier(request.model)
         rows = [_row(i, message, classifier) for i, message in enumerate(request.inputs)]
         logits = await asyncio.wrap_future(classifier.submit(rows))
-        labels = class_names(classifier, logits)
+        labels = class_names(classifier)
         return classification_pb2.ClassifyResponse(
             request_id=request.request_id or secrets.token_hex(8),
             labels=labels,
@@ -43,8 +43,6 @@ class ClassificationService:
             await responses.aclose()  # type: ignore[attr-defined]  # an async generator
 
 
-def _row(i: int, message: common_pb2.SequenceInput, classifier: BatchClassifier) -> Row:
-    try:
+def _row(i: int, message: common_pb2.SequenceInput, classifier: BatchRunner) -> Row:
+    with sequence(i):
         return read_row(message, classifier)
-    except InvalidRequest as error:
-        raise InvalidRequest(f"sequence {i}: {error}") from error

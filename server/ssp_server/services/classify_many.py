@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssp.v1 import classification_pb2
-from ssp_runtime.engine.batch_classifier import BatchClassifier
+from ssp_runtime.engine.batch_runner import BatchRunner
 from ssp_runtime.errors import Exhausted, InvalidRequest
 from ssp_runtime.models.batching import Row
 from ssp_server.registry import Registry
-from ssp_server.services.predictions import class_names, prediction, read_row
+from ssp_server.services.predictions import class_names, prediction
+from ssp_server.services.rows import read_row
 
 Request = classification_pb2.ClassifyManyRequest
 Response = classification_pb2.ClassifyManyResponse
@@ -91,7 +92,7 @@ class Stream:
         else:
             self._has_room.clear()
 
-    async def _answer(self, batch: Batch, classifier: BatchClassifier) -> None:
+    async def _answer(self, batch: Batch, classifier: BatchRunner) -> None:
         try:
             logits = await _logits(batch.good, classifier)
             self._answers.put_nowait((batch, _response(batch, logits, classifier)))
@@ -99,25 +100,25 @@ class Stream:
             self._answers.put_nowait(error)
 
 
-def _row_or_error(sequence: classification_pb2.IndexedSequence, classifier: BatchClassifier) -> Row | str:
+def _row_or_error(sequence: classification_pb2.IndexedSequence, classifier: BatchRunner) -> Row | str:
     try:
         return read_row(sequence.input, classifier)
     except InvalidRequest as error:
         return str(error)
 
 
-async def _logits(rows: list[Row], classifier: BatchClassifier) -> np.ndarray:
+async def _logits(rows: list[Row], classifier: BatchRunner) -> list[np.ndarray]:
     """Waits for its turn if too many sequences of others wait already."""
     while rows:
         try:
             return await asyncio.wrap_future(classifier.submit(rows))
         except Exhausted as error:
             await asyncio.sleep(error.retry_after)
-    return np.empty((0, 0))
+    return []
 
 
-def _response(batch: Batch, logits: np.ndarray, classifier: BatchClassifier) -> Response:
-    labels, scores, results = class_names(classifier, logits), iter(logits), []
+def _response(batch: Batch, logits: list[np.ndarray], classifier: BatchRunner) -> Response:
+    labels, scores, results = class_names(classifier), iter(logits), []
     for index, row in zip(batch.indices, batch.rows, strict=True):
         result = classification_pb2.IndexedResult(index=index)
         if isinstance(row, str):

@@ -2,22 +2,15 @@
 
 import numpy as np
 
-from ssp.v1 import classification_pb2, common_pb2
-from ssp_runtime.engine.batch_classifier import BatchClassifier
+from ssp.v1 import classification_pb2
+from ssp_runtime.engine.batch_runner import BatchRunner
 from ssp_runtime.models.batching import Row
-from ssp_server import wire
 
 
-def read_row(message: common_pb2.SequenceInput, classifier: BatchClassifier) -> Row:
-    """A sequence that the classifier takes. Raises `InvalidRequest`."""
-    row = wire.row(message, classifier.artifact.description.tokenizer)
-    classifier.check(row)
-    return row
-
-
-def class_names(classifier: BatchClassifier, logits: np.ndarray) -> tuple[str, ...]:
-    """Of logits (..., C)."""
-    return classifier.artifact.description.labels or tuple(map(str, range(logits.shape[-1])))
+def class_names(classifier: BatchRunner) -> tuple[str, ...]:
+    """In the order of its logits."""
+    count = classifier.artifact.classifier.decoder.out_features
+    return classifier.artifact.description.labels or tuple(map(str, range(count)))
 
 
 def prediction(row: Row, logits: np.ndarray, labels: tuple[str, ...]) -> classification_pb2.Prediction:

@@ -1,7 +1,7 @@
-"""Classification in batches: no sequence's result depends on its batch mates, and every caller hears back."""
+"""Whole sequences in batches: no sequence's result depends on its batch mates, and every caller hears back."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any
 
@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from ssp_runtime.engine.batch_classifier import BatchClassifier, ClassifierConfig
+from ssp_runtime.engine.batch_runner import BatchConfig, BatchRunner
 from ssp_runtime.errors import Draining, Exhausted, InvalidRequest
 from ssp_runtime.formats.artifact import Artifact, Description
 from ssp_runtime.mixers.bidirectional import BidirectionalMambaConfig
 from ssp_runtime.models.config import (
     BlockConfig,
     ClassificationHeadConfig,
+    MaskedLanguageModelHeadConfig,
     ModelConfig,
     NumberEmbeddingConfig,
     TokenEmbeddingConfig,
 )
-from ssp_runtime.models.model import Classifier
+from ssp_runtime.models.model import Classifier, build_model
 from ssp_runtime.tokenizers import DNATokenizer
 from tests.ssp_runtime.engine.engine_harness import PATIENCE
 
@@ -43,9 +44,26 @@ def artifact(*, numeric: bool = False) -> Artifact:
     return Artifact(description=Description(model=config, tokenizer=DNATokenizer()), model=model, fingerprint="")
 
 
+def masked_model(complement: tuple[int, ...] | None) -> Artifact:
+    config = ModelConfig(
+        d_model=16,
+        embedding=TokenEmbeddingConfig(vocab_size=5),
+        layers=(BlockConfig(mixer=BidirectionalMambaConfig()),),
+        head=MaskedLanguageModelHeadConfig(complement=complement),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_model(config).eval()
+    return Artifact(description=Description(model=config, tokenizer=DNATokenizer()), model=model, fingerprint="")
+
+
+def classifier(*, numeric: bool = False, started: bool = True, **config: Any) -> AbstractContextManager[BatchRunner]:
+    return batches(artifact(numeric=numeric), started=started, **config)
+
+
 @contextmanager
-def classifier(*, numeric: bool = False, started: bool = True, **config: Any) -> Iterator[BatchClassifier]:
-    made = BatchClassifier("tiny", artifact(numeric=numeric), ClassifierConfig(**config))
+def batches(found: Artifact, *, started: bool = True, **config: Any) -> Iterator[BatchRunner]:
+    made = BatchRunner("tiny", found, BatchConfig(**config))
     if started:
         made.start()
     yield made
@@ -55,7 +73,7 @@ def classifier(*, numeric: bool = False, started: bool = True, **config: Any) ->
 
 def test_a_sequence_alone_equals_itself_among_others() -> None:
     with classifier() as made:
-        together = made.submit(ROWS).result(PATIENCE)
+        together = np.array(made.submit(ROWS).result(PATIENCE))
         alone = np.concatenate([made.submit([row]).result(PATIENCE) for row in ROWS])
     assert np.abs(together - alone).max() < 1e-5
     assert np.abs(together - together[0]).max() > 1e-3, "the model cannot tell them apart"
@@ -75,10 +93,32 @@ def test_many_callers_at_once_get_their_own() -> None:
             assert np.allclose(future.result(PATIENCE), whole[i:], atol=1e-5)
 
 
+def places(row: list[int]) -> list[int]:
+    """The last of a row, and every fifth: none of them padding."""
+    return [len(row) - 1, *range(0, len(row) - 1, 5)]
+
+
+@pytest.mark.parametrize("complement", [None, (3, 2, 1, 0, 4)])
+def test_a_sequence_is_answered_at_its_own_places_whatever_its_mates(complement: tuple[int, ...] | None) -> None:
+    """Of a masked language model, with one strand or both."""
+    parts = [places(row) for row in ROWS]
+    found = masked_model(complement)
+    with batches(found) as made:
+        together = made.submit(ROWS, parts).result(PATIENCE)
+        alone = [made.submit([row], [part]).result(PATIENCE)[0] for row, part in zip(ROWS, parts, strict=True)]
+        whole = made.submit(ROWS[:1]).result(PATIENCE)
+    with torch.inference_mode():
+        expected = [found.masked_language_model(torch.tensor([row]))[0].numpy() for row in ROWS]
+    for row, part, among, by_itself, all_places in zip(ROWS, parts, together, alone, expected, strict=True):
+        assert np.abs(among - by_itself).max() < 1e-5, f"of {len(row)} tokens"
+        assert np.abs(among - all_places[part]).max() < 1e-5, f"of {len(row)} tokens"
+    assert np.abs(whole[0] - expected[0]).max() < 1e-5
+
+
 def test_vectors_of_numbers() -> None:
     rows = [RANDOM.normal(size=(length, 3)).astype(np.float32) for length in (1, 5, 90)]
     with classifier(numeric=True) as made:
-        together = made.submit(rows).result(PATIENCE)
+        together = np.array(made.submit(rows).result(PATIENCE))
         assert np.allclose(made.submit(rows[1:2]).result(PATIENCE), together[1:2], atol=1e-5)
 
 
@@ -139,7 +179,7 @@ def test_a_failing_batch_fails_its_callers_only(monkeypatch: pytest.MonkeyPatch)
             patch.setattr(made.artifact.model, "forward", fail)
             with pytest.raises(RuntimeError, match="out of memory"):
                 made.submit(ROWS).result(PATIENCE)
-        assert made.submit(ROWS).result(PATIENCE).shape == (10, 4)
+        assert made.submit(ROWS).result(PATIENCE)[9].shape == (4,)
 
 
 def test_a_caller_that_left_disturbs_nobody() -> None:
@@ -147,7 +187,7 @@ def test_a_caller_that_left_disturbs_nobody() -> None:
         left, stayed = made.submit(ROWS), made.submit(ROWS)
         assert left.cancel()
         made.start()
-        assert stayed.result(PATIENCE).shape == (10, 4)
+        assert stayed.result(PATIENCE)[9].shape == (4,)
         made.stop()
 
 

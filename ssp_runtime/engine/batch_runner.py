@@ -1,4 +1,4 @@
-"""Classification of many sequences from many callers, in batches of like length, in a thread of its own."""
+"""Whole sequences of many callers through one model, in batches of like length, in a thread of its own."""
 
 import contextlib
 import threading
@@ -6,20 +6,21 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
+from types import EllipsisType
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ssp_runtime.engine.sampling_params import check_ids
 from ssp_runtime.errors import Draining, Exhausted, InvalidRequest
 from ssp_runtime.formats.artifact import Artifact
 from ssp_runtime.models.batching import Row, padded
 from ssp_runtime.models.config import NumberEmbeddingConfig, TokenEmbeddingConfig
+from ssp_runtime.models.model import WholeSequenceModel
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierConfig:
+class BatchConfig:
     """A batch holds at most `batch_tokens` tokens, padding included, and `max_rows` rows. `threads` is how many cores
     one operation uses."""
 
@@ -31,12 +32,14 @@ class ClassifierConfig:
     threads: int = 1
 
 
+Part = Sequence[int] | EllipsisType  # of a row's own outputs: places in them, or all
+
+
 class _Request:
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self.rows = rows
-        self.logits: list[Tensor | None] = [None] * len(rows)
-        self.left = len(rows)
-        self.future: Future[np.ndarray] = Future()
+    def __init__(self, rows: Sequence[Row], parts: Sequence[Part]) -> None:
+        self.rows, self.parts = rows, parts
+        self.outputs: dict[int, np.ndarray] = {}  # by number of row
+        self.future: Future[list[np.ndarray]] = Future()
         self.submitted = time.monotonic()
 
 
@@ -44,22 +47,23 @@ _Item = tuple[_Request, int]
 Measure = Callable[[int, int, float, float], None]  # sequences, tokens, seconds, seconds that the oldest waited
 
 
-class BatchClassifier:
+class BatchRunner:
     """`submit` from any thread. Each batch holds the sequence that waits longest, with others of about its length."""
 
-    def __init__(self, name: str, artifact: Artifact, config: ClassifierConfig, measure: Measure | None = None) -> None:
+    def __init__(self, name: str, artifact: Artifact, config: BatchConfig, measure: Measure | None = None) -> None:
         self.name, self.artifact, self.config = name, artifact, config
-        self._model, self._measure = artifact.classifier, measure
+        assert isinstance(artifact.model, WholeSequenceModel)
+        self._model, self._measure = artifact.model, measure
         self._device = next(self._model.parameters()).device
         self._queue: list[_Item] = []
         self._wake = threading.Condition()
         self._stopping = False
         self._computing = 0
-        self._thread = threading.Thread(target=self._loop, name="classifier", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="batches", daemon=True)
 
     @property
     def num_waiting(self) -> int:
-        """Sequences that are not classified yet."""
+        """Sequences that are not computed yet."""
         return len(self._queue) + self._computing
 
     def start(self) -> None:
@@ -72,8 +76,9 @@ class BatchClassifier:
             self._wake.notify()
         self._thread.join()
 
-    def submit(self, rows: Sequence[Row]) -> Future[np.ndarray]:
-        """The future logits (number of rows, C) of rows that `check` lets pass.
+    def submit(self, rows: Sequence[Row], parts: Sequence[Part] | None = None) -> Future[list[np.ndarray]]:
+        """What the model will say of each of some rows that `check` lets pass: its outputs for the row, or the part of
+        them that is asked for. They do not depend on what else is in the batch.
 
         Raises:
             InvalidRequest: there are none, or too many.
@@ -81,7 +86,7 @@ class BatchClassifier:
         """
         if not 1 <= len(rows) <= self.config.max_batch_sequences:
             raise InvalidRequest(f"one call takes 1 to {self.config.max_batch_sequences} sequences, not {len(rows)}")
-        request = _Request(rows)
+        request = _Request(rows, parts or [...] * len(rows))
         with self._wake:
             if self._stopping:
                 raise Draining("the model is being unloaded")
@@ -92,7 +97,7 @@ class BatchClassifier:
         return request.future
 
     def check(self, row: Row) -> None:
-        """Raises `InvalidRequest` if the model cannot classify it."""
+        """Raises `InvalidRequest` if the model cannot read it."""
         if not 1 <= len(row) <= self.config.max_input_tokens:
             raise InvalidRequest(f"it must have 1 to {self.config.max_input_tokens} tokens, not {len(row)}")
         embedding = self.artifact.description.model.embedding
@@ -141,16 +146,15 @@ class BatchClassifier:
         started = time.monotonic()
         rows = [request.rows[i] for request, i in batch]
         try:
-            logits = self._model(*padded(rows, self._device)).float().cpu()
+            outputs = self._model(*padded(rows, self._device))
+            for (request, i), output in zip(batch, outputs, strict=True):
+                request.outputs[i] = output[request.parts[i]].float().cpu().numpy()
         except Exception as error:  # the callers must hear of it, and the thread must live on
             for request in {request for request, _ in batch}:
                 _fail(request, error)
             return
-        for (request, i), row in zip(batch, logits, strict=True):
-            request.logits[i] = row
-            request.left -= 1
-            if request.left == 0 and request.future.set_running_or_notify_cancel():
-                request.future.set_result(torch.stack([r for r in request.logits if r is not None]).numpy())
+        for request in {request for request, _ in batch}:
+            _finish(request)
         if self._measure is not None:
             waited = started - min(request.submitted for request, _ in batch)
             self._measure(len(rows), sum(map(len, rows)), time.monotonic() - started, waited)
@@ -159,6 +163,12 @@ class BatchClassifier:
 def _length(item: _Item) -> int:
     request, i = item
     return len(request.rows[i])
+
+
+def _finish(request: _Request) -> None:
+    """Answers its caller if every row is computed, unless the caller is gone."""
+    if len(request.outputs) == len(request.rows) and request.future.set_running_or_notify_cancel():
+        request.future.set_result([output for _, output in sorted(request.outputs.items())])
 
 
 def _check_numbers(row: np.ndarray, embedding: object) -> None:
