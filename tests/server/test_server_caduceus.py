@@ -146,6 +146,12 @@ def test_pseudo_log_likelihoods(client: Client, folder: Path, kind: str) -> None
     given = [place.given.logprob for place in filling.places if place.given]
     assert np.abs(np.array(given) - expected).max() < 1e-5 and not filling.places[0].candidates
     assert filling.total == pytest.approx(math.fsum(expected), abs=1e-4)
+    (mixed,) = client.fill(["AC[MASK]T"], [(3, 0)], model=kind, top=0, separately=True)
+    assert [(place.position, place.given and place.given.text) for place in mixed.places] == [
+        (0, "A"),
+        (2, None),
+        (3, "T"),
+    ]
     (together,) = client.fill([TEXT], [range(len(TEXT))], model=kind, top=0)
     assert abs(together.total - filling.total) > 1e-3, "masking all at once is another question"
 
