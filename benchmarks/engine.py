@@ -19,7 +19,8 @@ import torch
 import tyro
 from torch import Tensor
 
-from ssp_runtime.engine.call import Call
+from ssp_runtime.engine.call import Call, CallOptions
+from ssp_runtime.engine.chunks import Chunking
 from ssp_runtime.engine.engine import Engine, EngineConfig
 from ssp_runtime.engine.sampling import Draw, sample
 from ssp_runtime.engine.sampling_params import SamplingParams
@@ -51,7 +52,7 @@ class Seconds(NamedTuple):
     processor: float
 
 
-CHUNK = 8  # tokens
+CHUNKING = Chunking(max_tokens=8, max_delay=0.02, elastic=True)  # as servers do by default
 
 Turn = Callable[[int], Seconds]  # over that many steps
 Pick = Callable[[Tensor], list[int]]
@@ -108,7 +109,7 @@ def own_pick(params: SamplingParams, rows: int) -> Pick:
 
 
 class Engaged:
-    """An engine whose tokens the calling thread takes as they come."""
+    """An engine whose tokens the calling thread takes, in chunks."""
 
     def __init__(self, model: LanguageModel, rows: int, flags: Flags, detokenizer: Callable[[], Detokenizer]) -> None:
         self._news: queue.SimpleQueue[list[Call]] = queue.SimpleQueue()
@@ -121,7 +122,10 @@ class Engaged:
 
         def turn(steps: int) -> Seconds:
             last = SamplingParams(temperature=params.temperature, max_tokens=steps + 1)
-            calls = [Call(Sequence(self._detokenizer(), kept=False), [1], last) for _ in range(self._rows)]
+            calls = [
+                Call(Sequence(self._detokenizer(), kept=False), [1], last, CallOptions(chunking=CHUNKING))
+                for _ in range(self._rows)
+            ]
             for call in calls:
                 self.engine.submit(call)
             rounds = self._rounds(calls)
@@ -136,13 +140,11 @@ class Engaged:
         return turn
 
     def _rounds(self, calls: list[Call]) -> Iterator[None]:
-        """Whenever the engine has told of something, until all have ended. They are read in chunks, as in a server."""
+        """Whenever the engine tells of chunks, until all calls have ended."""
         while any(call.finish_reason is None for call in calls):
-            self._news.get()
-            if max(call.num_unread for call in calls) >= CHUNK:
-                for call in calls:
-                    call.take(CHUNK)
-                self.engine.wake()
+            for call in self._news.get():
+                call.take(CHUNKING.max_tokens)
+            self.engine.wake()
             yield
 
 

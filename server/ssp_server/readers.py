@@ -2,42 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 
-from ssp.v1 import generation_pb2
 from ssp_runtime.engine.call import Call
 from ssp_runtime.engine.engine import Engine
 from ssp_runtime.engine.progress import Progress
-from ssp_runtime.errors import InvalidRequest
-
-CHUNKS_PER_SECOND = 500  # of all streams together, about; gRPC takes 0.1 ms of processor time for each
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChunkOptions:
-    """A chunk is sent when `max_tokens` wait, or as many as the engine runs ahead, or when the oldest is `max_delay`
-    seconds old; the first token goes at once. An `elastic` delay is longer where many streams share the server."""
-
-    max_tokens: int = 8
-    max_delay: float = 0.02
-    elastic: bool = True
-
-    def delay(self, streams: int, now: float) -> float:
-        """Of a chunk whose oldest token came now. Chunks of many streams go all at the same moments, which takes half
-        the processor time of going one by one."""
-        shared = streams / CHUNKS_PER_SECOND
-        return shared - now % shared if self.elastic and shared > self.max_delay else self.max_delay
-
-
-def chunk_options(message: generation_pb2.StreamOptions) -> ChunkOptions:
-    tokens = message.max_chunk_tokens if message.HasField("max_chunk_tokens") else 8
-    milliseconds = message.max_chunk_delay_ms if message.HasField("max_chunk_delay_ms") else 20
-    if not 1 <= tokens <= 1024:
-        raise InvalidRequest(f"max_chunk_tokens must be in [1, 1024], not {tokens}")
-    if milliseconds > 60_000:
-        raise InvalidRequest(f"max_chunk_delay_ms must be in [0, 60000], not {milliseconds}")
-    elastic = not message.HasField("max_chunk_delay_ms")
-    return ChunkOptions(max_tokens=tokens, max_delay=milliseconds / 1000, elastic=elastic)
 
 
 class Readers:
@@ -55,9 +23,9 @@ class Readers:
             if call in self._readers:
                 self._readers[call].told()
 
-    def add(self, call: Call, engine: Engine, options: ChunkOptions) -> "Reader":
+    def add(self, call: Call, engine: Engine) -> "Reader":
         """Reads a call in chunks."""
-        reader = self._readers[call] = Reader(self, call, engine, options)
+        reader = self._readers[call] = Reader(self, call, engine)
         return reader
 
     async def finish(self, call: Call, engine: Engine) -> Progress:
@@ -116,20 +84,14 @@ class Finish:
 class Reader:
     """Chunks of one call, until its last. Closing it early cancels the call; what was not sent is kept."""
 
-    def __init__(self, readers: Readers, call: Call, engine: Engine, options: ChunkOptions) -> None:
-        self._readers, self.engine, self._options = readers, engine, options
-        self.call = call
+    def __init__(self, readers: Readers, call: Call, engine: Engine) -> None:
+        self._readers, self.engine, self.call = readers, engine, call
         self._loop = asyncio.get_running_loop()
         self._ready = asyncio.Event()
-        self._enough = 1
         self._timer: asyncio.TimerHandle | None = None
 
     def told(self) -> None:
-        if self.call.num_unread >= self._enough or self.call.finish_reason is not None:
-            self._ready.set()
-        elif self._timer is None:
-            delay = self._options.delay(self._readers.num_reading, self._loop.time())
-            self._timer = self._loop.call_later(delay, self._ready.set)
+        self._ready.set()
 
     async def chunks(self) -> AsyncIterator[list[Progress]]:
         """Non-empty lists of progress, in order. The last one ends in a finish reason."""
@@ -158,12 +120,20 @@ class Reader:
                 self._timer.cancel()
                 self._timer = None
             lagged = self.call.num_unread > self.call.max_ahead // 2  # it may have paused
-            taken = self.call.take(self._options.max_tokens)
+            taken = self.call.take(self.call.chunking.max_tokens)
             if taken:
                 break
-        self._enough = min(self._options.max_tokens, self.call.max_ahead)  # there it pauses
-        if self.call.num_unread:
-            self.told()
+        self._see_to_the_rest()
         if lagged:
             self.engine.wake()
         return taken
+
+    def _see_to_the_rest(self) -> None:
+        """Of what the engine has told of; it may tell of no more for long."""
+        if not self.call.num_unread:
+            return
+        if self.call.has_chunk:
+            self._ready.set()
+        else:
+            delay = self.call.chunking.delay(self._readers.num_reading, self._loop.time())
+            self._timer = self._loop.call_later(delay, self._ready.set)

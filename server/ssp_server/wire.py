@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ssp.v1 import common_pb2, generation_pb2, models_pb2, sessions_pb2
 from ssp_runtime.engine.batch_runner import BatchRunner
 from ssp_runtime.engine.call import Call, CallOptions, Input, ScoringCall
+from ssp_runtime.engine.chunks import Chunking
 from ssp_runtime.engine.generator import Generator
 from ssp_runtime.engine.progress import FinishReason, Progress, Receipt
 from ssp_runtime.engine.sampling_params import SamplingParams
@@ -147,7 +148,23 @@ def call_options(request: generation_pb2.GenerateRequest | sessions_pb2.AppendRe
     ahead = request.stream_options.max_ahead if request.stream_options.HasField("max_ahead") else MAX_AHEAD
     if not 1 <= ahead <= MAX_AHEAD:
         raise InvalidRequest(f"max_ahead must be in [1, {MAX_AHEAD}], not {ahead}")
-    return replace(options, max_ahead=ahead, received=tuple(request.received_ids))
+    return replace(
+        options,
+        max_ahead=ahead,
+        chunking=_chunking(request.stream_options),
+        received=tuple(request.received_ids),
+    )
+
+
+def _chunking(message: generation_pb2.StreamOptions) -> Chunking:
+    tokens = message.max_chunk_tokens if message.HasField("max_chunk_tokens") else 8
+    milliseconds = message.max_chunk_delay_ms if message.HasField("max_chunk_delay_ms") else 20
+    if not 1 <= tokens <= 1024:
+        raise InvalidRequest(f"max_chunk_tokens must be in [1, 1024], not {tokens}")
+    if milliseconds > 60_000:
+        raise InvalidRequest(f"max_chunk_delay_ms must be in [0, 60000], not {milliseconds}")
+    elastic = not message.HasField("max_chunk_delay_ms")
+    return Chunking(max_tokens=tokens, max_delay=milliseconds / 1000, elastic=elastic)
 
 
 def _receipt(message: common_pb2.Receipt) -> Receipt:

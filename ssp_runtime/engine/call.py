@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ssp_runtime.engine import scores
 from ssp_runtime.engine.backtrack import Backtrack
+from ssp_runtime.engine.chunks import AT_ONCE, Chunking
 from ssp_runtime.engine.prefix_cache import Prefixes
 from ssp_runtime.engine.progress import FinishReason, Progress, Receipt, Results
 from ssp_runtime.engine.sampling_params import SamplingParams
@@ -37,6 +38,7 @@ class CallOptions:
     owner: str = ""
     deadline: float | None = None
     max_ahead: int = 32
+    chunking: Chunking = AT_ONCE
     received: tuple[int, ...] = ()
     receipt: Receipt | None = None
 
@@ -100,6 +102,16 @@ class Call(Results):
     @property
     def deadline(self) -> float | None:
         return self.options.deadline
+
+    @property
+    def chunking(self) -> Chunking:
+        return self.options.chunking
+
+    @property
+    def has_chunk(self) -> bool:
+        """Whether its reader is to be told of it now: there is enough, or the first, or the last."""
+        enough = min(self.options.chunking.max_tokens, self.max_ahead)  # there it pauses
+        return self.num_unread >= enough or not self.num_takes or self.finish_reason is not None
 
     @property
     def held_back(self) -> int:

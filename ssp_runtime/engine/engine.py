@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ssp_runtime.engine.backtrack import mark
 from ssp_runtime.engine.call import Call, Input
+from ssp_runtime.engine.chunks import Herald
 from ssp_runtime.engine.decoding import Decoder
 from ssp_runtime.engine.executor import Executor
 from ssp_runtime.engine.mailbox import Mailbox
@@ -60,7 +61,7 @@ class EngineConfig:
 class Engine:
     """`submit` calls from any thread; read them with `Call.take`.
 
-    `deliver` is called from the engine's thread, once a round, with the calls that have something to take.
+    `deliver` is called from the engine's thread, at most once a round, with calls that have something to take.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Engine:
         quantum = config.quantum or 1
         num_slots = -(-config.num_slots // quantum) * quantum
         self._config = config
-        self._deliver, self._observer = deliver, observer or Observer()
+        self._observer = observer or Observer()
         self._pool = StatePool(model.state_spec, num_slots, weights.dtype, weights.device)
         self._rows = Rows(self._pool, self._observer, packed=config.quantum is not None)
         self._executor = Executor(model, self._pool, quantum)
@@ -88,7 +89,7 @@ class Engine:
         self._turns: Turns[Call] = Turns(num_slots, config.scheduler.turn_tokens)
         self._calls: dict[Call, None] = {}
         self._paused: list[Call] = []  # the reader lags, or more input is to come
-        self._news: list[Call] = []  # calls with something to read, told once a round
+        self._herald = Herald(deliver)
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
     # Any thread
@@ -176,6 +177,7 @@ class Engine:
         with torch.inference_mode():
             while not self._mailbox.stopping:
                 if not self._has_work():
+                    self._herald.tell_all()
                     self._mailbox.wait(1.0)
                 try:
                     self._mailbox.obey()
@@ -189,7 +191,7 @@ class Engine:
     def _end_all(self, reason: FinishReason, error: Exception | None = None) -> None:
         for call in list(self._calls):
             self._finish(call, reason, error)
-        self._tell()
+        self._herald.tell_all()
 
     def _has_work(self) -> bool:
         return bool(self._prompts or self._pool.num_running or any(map(self._may_resume, self._paused)))
@@ -203,12 +205,7 @@ class Engine:
         if self._pool.num_running:
             self._decode()
         self._fold_prompts()
-        self._tell()
-
-    def _tell(self) -> None:
-        if self._news:
-            news, self._news = self._news, []
-            self._deliver(news)
+        self._herald.tell(time.monotonic(), len(self._calls))
 
     # Who has a slot
 
@@ -375,7 +372,7 @@ class Engine:
     def _put(self, call: Call, progress: Progress | None) -> None:
         if progress is not None:
             call.put(progress)
-            self._news.append(call)
+            self._herald.news(call)
 
     def _cancel(self, call: Call) -> None:
         if call in self._calls:

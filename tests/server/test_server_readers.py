@@ -6,14 +6,14 @@ from typing import cast
 
 import pytest
 
-from ssp.v1 import generation_pb2
-from ssp_runtime.engine.call import Call
+from ssp_runtime.engine.call import Call, CallOptions
+from ssp_runtime.engine.chunks import Chunking, Herald
 from ssp_runtime.engine.engine import Engine
 from ssp_runtime.engine.progress import FinishReason, Progress
 from ssp_runtime.engine.sampling_params import SamplingParams
 from ssp_runtime.engine.sequence import Sequence
 from ssp_runtime.tokenizers import ByteTokenizer
-from ssp_server.readers import ChunkOptions, Reader, Readers, chunk_options
+from ssp_server.readers import Readers
 
 
 class StillEngine:
@@ -35,19 +35,19 @@ class Room:
 
     def __init__(self, **options: float) -> None:
         self.engine = StillEngine()
-        self.call = Call(Sequence(ByteTokenizer().detokenizer(), kept=True), [1], SamplingParams())
+        chunking = Chunking(max_tokens=int(options.get("max_tokens", 8)), max_delay=options.get("max_delay", 60.0))
+        sequence = Sequence(ByteTokenizer().detokenizer(), kept=True)
+        self.call = Call(sequence, [1], SamplingParams(), CallOptions(chunking=chunking))
         self.readers = Readers(asyncio.get_running_loop())
-        self.reader: Reader = self.readers.add(
-            self.call,
-            cast(Engine, self.engine),
-            ChunkOptions(max_tokens=int(options.get("max_tokens", 8)), max_delay=options.get("max_delay", 60.0)),
-        )
-        self.chunks = self.reader.chunks()
+        self._herald = Herald(self.readers.deliver)
+        self.chunks = self.readers.add(self.call, cast(Engine, self.engine)).chunks()
 
     def put(self, *tokens: int, finish_reason: FinishReason | None = None) -> None:
+        """A round of the engine."""
         for token in tokens:
             self.call.put(Progress(position=0, token_ids=(token,), finish_reason=finish_reason))
-        self.readers.deliver([self.call])
+            self._herald.news(self.call)
+        self._herald.tell(0.0, 1)
 
     async def chunk(self) -> list[int]:
         taken = await asyncio.wait_for(anext(self.chunks), 10)
@@ -68,13 +68,13 @@ async def test_the_first_token_goes_at_once_then_chunks_fill() -> None:
     assert await room.chunk() == [4, 5, 6]
 
 
-async def test_a_chunk_goes_when_its_oldest_token_is_old() -> None:
-    room = Room(max_delay=0.05)
-    room.put(0)
-    assert await room.chunk() == [0]
+async def test_what_is_left_of_a_full_chunk_goes_when_it_is_old() -> None:
+    """The engine has told of it, and may tell of no more."""
+    room = Room(max_tokens=3, max_delay=0.05)
+    room.put(*range(7))
     started = time.monotonic()
-    room.put(1)
-    assert await room.chunk() == [1] and time.monotonic() - started >= 0.04
+    assert await room.chunk() == [0, 1, 2] and await room.chunk() == [3, 4, 5]
+    assert await room.chunk() == [6] and time.monotonic() - started >= 0.04
 
 
 async def test_a_chunk_goes_when_the_engine_has_run_as_far_ahead_as_it_may() -> None:
@@ -135,35 +135,3 @@ async def test_waiting_for_an_end_reads_nothing() -> None:
     room.put(2, finish_reason=FinishReason.LENGTH)
     assert (await asyncio.wait_for(waiting, 10)).token_ids == (2,)
     assert room.call.num_unread == 3 and not room.engine.cancelled
-
-
-def test_chunks_of_many_streams_wait_longer_and_go_together() -> None:
-    options = chunk_options(generation_pb2.StreamOptions())
-    assert options.delay(1, 5.0) == options.delay(10, 5.01) == 0.02
-    moments = [now + options.delay(64, now) for now in (5.25, 5.3, 5.37)]
-    assert moments == pytest.approx([5.376] * 3), "every 0.128 seconds"
-
-
-def test_a_delay_that_a_client_names_is_kept() -> None:
-    options = chunk_options(generation_pb2.StreamOptions(max_chunk_delay_ms=20))
-    assert options.delay(10_000, 5.0) == 0.02
-
-
-async def test_a_reader_counts_the_streams_beside_it() -> None:
-    counted = []
-
-    class Counting(ChunkOptions):
-        def delay(self, streams: int, now: float) -> float:
-            counted.append((streams, now))
-            return 60.0
-
-    room = Room()
-    for call in (room.call, *(Room().call for _ in range(4))):
-        reader = room.readers.add(call, cast(Engine, room.engine), Counting())
-        reader.told()
-    assert [streams for streams, _ in counted] == [1, 2, 3, 4, 5]
-    assert all(0 <= asyncio.get_running_loop().time() - now < 60 for _, now in counted)
-
-
-def test_defaults() -> None:
-    assert chunk_options(generation_pb2.StreamOptions()) == ChunkOptions(max_tokens=8, max_delay=0.02)

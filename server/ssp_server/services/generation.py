@@ -17,7 +17,7 @@ from ssp_runtime.sessions.session import Session
 from ssp_server import wire
 from ssp_server.caller import caller
 from ssp_server.chats import Chats
-from ssp_server.readers import ChunkOptions, Reader, Readers, chunk_options
+from ssp_server.readers import Reader, Readers
 from ssp_server.registry import Registry
 from ssp_server.services.ownership import take_over
 from ssp_server.states import SealedStates
@@ -34,17 +34,16 @@ class GenerationService:
     states: SealedStates
 
     async def Generate(self, request: generation_pb2.GenerateRequest) -> AsyncIterator[Response]:
-        options = chunk_options(request.stream_options)
         check_request_id(request.request_id)
         request.request_id = request.request_id or secrets.token_hex(8)
         if request.HasField("expected_position") and not request.session_id:
             raise InvalidRequest("expected_position needs a session_id")
         if request.session_id:
-            responses = self._on_session(request, options)
+            responses = self._on_session(request)
         elif request.state or request.return_state:
-            responses = self._with_state(request, options)
+            responses = self._with_state(request)
         else:
-            responses = self._once(request, options)
+            responses = self._once(request)
         async for response in responses:
             yield response
 
@@ -55,9 +54,7 @@ class GenerationService:
         await self.readers.finish_all(calls, generator.engine)
         return generation_pb2.ScoreResponse(scores=map(wire.score, calls, rows))
 
-    async def _on_session(
-        self, request: generation_pb2.GenerateRequest, options: ChunkOptions
-    ) -> AsyncIterator[Response]:
+    async def _on_session(self, request: generation_pb2.GenerateRequest) -> AsyncIterator[Response]:
         params = wire.sampling_params(request.sampling_params)
         if params.n != 1:
             raise InvalidRequest("n must be 1 on a session")
@@ -76,7 +73,7 @@ class GenerationService:
                 _options(request, generator),
                 expected_position=0 if _begins(request) else wire.expected_position(request),
             )
-            reader = self.readers.add(call, generator.engine, options)
+            reader = self.readers.add(call, generator.engine)
             async for taken in _chunks(reader):
                 if taken[-1].finish_reason is not None:
                     await self.keeper.settled(session)
@@ -87,7 +84,7 @@ class GenerationService:
             raise InvalidRequest(f"the session belongs to model {session.model!r}, not {model!r}; leave model empty")
         return self.registry.generator(session.model)
 
-    async def _once(self, request: generation_pb2.GenerateRequest, options: ChunkOptions) -> AsyncIterator[Response]:
+    async def _once(self, request: generation_pb2.GenerateRequest) -> AsyncIterator[Response]:
         generator = self.registry.generator(request.model)
         prompt = await self._prompt(request, generator)
         params = wire.sampling_params(request.sampling_params)
@@ -97,14 +94,12 @@ class GenerationService:
             generator.new_call(generator.new_sequence(kept=False), prompt, replace(params, seed=seed), call_options)
             for seed in seeds
         ]
-        readers = self._submit(calls, generator, options)
+        readers = self._submit(calls, generator)
         streams = [_responses(reader, index=i) for i, reader in enumerate(readers)]
         async for response in streams[0] if len(streams) == 1 else _merged(streams):
             yield response
 
-    async def _with_state(
-        self, request: generation_pb2.GenerateRequest, options: ChunkOptions
-    ) -> AsyncIterator[Response]:
+    async def _with_state(self, request: generation_pb2.GenerateRequest) -> AsyncIterator[Response]:
         params = wire.sampling_params(request.sampling_params)
         if params.n != 1:
             raise InvalidRequest("n must be 1 with a state")
@@ -112,7 +107,7 @@ class GenerationService:
         _check_start(request, sequence)
         prompt = await self._prompt(request, generator)
         call = generator.new_call(sequence, prompt, params, _options(request, generator))
-        (reader,) = self._submit([call], generator, options)
+        (reader,) = self._submit([call], generator)
         try:
             async for response in _responses(reader, index=0):
                 if response.finish_reason and request.return_state and not call.num_left:
@@ -128,9 +123,9 @@ class GenerationService:
             raise InvalidRequest("give a prompt or messages, not both")
         return await self.chats.prompt(request.chat, generator)
 
-    def _submit(self, calls: list[Call], generator: Generator, options: ChunkOptions) -> list[Reader]:
+    def _submit(self, calls: list[Call], generator: Generator) -> list[Reader]:
         generator.submit_all(calls)
-        return [self.readers.add(call, generator.engine, options) for call in calls]
+        return [self.readers.add(call, generator.engine) for call in calls]
 
 
 def _check_start(request: generation_pb2.GenerateRequest, sequence: Sequence) -> None:

@@ -16,14 +16,12 @@ from ssp_runtime.sessions.keeper import Keeper
 from ssp_runtime.sessions.session import Session
 from ssp_server import wire
 from ssp_server.caller import caller
-from ssp_server.readers import ChunkOptions, Readers
+from ssp_server.readers import Readers
 from ssp_server.registry import Registry
 from ssp_server.services.answers import Answer, Answers
 
 Request = sessions_pb2.StepRequest
 Response = sessions_pb2.StepResponse
-
-_AT_ONCE = ChunkOptions(max_tokens=1, max_delay=0, elastic=False)
 
 
 class Stream:
@@ -79,7 +77,7 @@ class Stream:
     # To the client
 
     async def _write(self, call: SteppingCall, session: Session, generator: Generator) -> AsyncGenerator[Response]:
-        reader = self._readers.add(call, generator.engine, _AT_ONCE)
+        reader = self._readers.add(call, generator.engine)
         async with aclosing(reader.chunks()) as chunks:  # type: ignore[type-var]  # an async generator
             async for taken in chunks:
                 for progress in taken:
