@@ -17,7 +17,8 @@ import tyro
 
 from ssp_runtime.engine import deterministic
 from ssp_runtime.engine.call import Call
-from ssp_runtime.engine.engine import Engine, EngineConfig
+from ssp_runtime.engine.config import EngineConfig
+from ssp_runtime.engine.engine import Engine
 from ssp_runtime.engine.sampling_params import SamplingParams
 from ssp_runtime.engine.sequence import Sequence
 from ssp_runtime.formats.artifact import Artifact, load

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ssp_runtime.engine.call import Call, CallOptions
 from ssp_runtime.engine.chunks import Chunking
-from ssp_runtime.engine.engine import Engine, EngineConfig
+from ssp_runtime.engine.config import EngineConfig
+from ssp_runtime.engine.engine import Engine
 from ssp_runtime.engine.sampling import Draw, sample
 from ssp_runtime.engine.sampling_params import SamplingParams
 from ssp_runtime.engine.sequence import Sequence
@@ -129,10 +130,10 @@ class Engaged:
             for call in calls:
                 self.engine.submit(call)
             rounds = self._rounds(calls)
-            next(_ for _ in rounds if min(call.num_tokens for call in calls) > 0)
-            since, before = _now(), sum(call.num_tokens for call in calls)
-            next(_ for _ in rounds if max(call.num_tokens for call in calls) > steps)
-            took = _passed(since, (sum(call.num_tokens for call in calls) - before) / self._rows)
+            next(_ for _ in rounds if min(call.num_generated for call in calls) > 0)
+            since, before = _now(), sum(call.num_generated for call in calls)
+            next(_ for _ in rounds if max(call.num_generated for call in calls) > steps)
+            took = _passed(since, (sum(call.num_generated for call in calls) - before) / self._rows)
             for _ in rounds:
                 pass
             return took

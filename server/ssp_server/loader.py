@@ -11,8 +11,8 @@ from ssp_kernels import registry as kernels
 from ssp_kernels.operators import OPERATORS
 from ssp_runtime.engine import deterministic
 from ssp_runtime.engine.batch_runner import BatchConfig, BatchRunner
+from ssp_runtime.engine.config import EngineConfig
 from ssp_runtime.engine.deterministic import Unfit
-from ssp_runtime.engine.engine import EngineConfig
 from ssp_runtime.engine.generator import GenerationLimits, Generator
 from ssp_runtime.errors import ArtifactError
 from ssp_runtime.formats.artifact import Artifact

@@ -130,9 +130,9 @@ class Reader:
 
     def _see_to_the_rest(self) -> None:
         """Of what the engine has told of; it may tell of no more for long."""
-        if not self.call.num_unread:
+        if not self.call.has_unread:
             return
-        if self.call.has_chunk:
+        if self.call.num_unread >= self.call.enough:
             self._ready.set()
         else:
             delay = self.call.chunking.delay(self._readers.num_reading, self._loop.time())

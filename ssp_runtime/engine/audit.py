@@ -63,7 +63,8 @@ class Audit:
     def token_generated(self, call: Call) -> None:
         tokens = self._tokens.get(call.sequence)
         if tokens is not None and len(tokens) < self._max_tokens:
-            tokens.append(call.sequence.recent[-1][0])
+            assert call.sequence.pending is not None
+            tokens.append(call.sequence.pending)
 
     def finished(self, call: Call) -> None:
         sequence = call.sequence

@@ -47,9 +47,12 @@ class Backtrack:
     def before(self) -> Mark:
         return self._marks[0]
 
-    def add(self, new: Mark, num_shown: int) -> None:
-        """The mark's token came; so many characters of the text are certain now."""
-        self._marks.append(new)
+    def expect(self, before: Mark) -> None:
+        """A token comes now, whose mark this is."""
+        self._marks.append(before)
+
+    def heard(self, num_shown: int) -> None:
+        """It came; so many characters of the text are certain now."""
         start = max(each.start for each in self._marks if each.start <= num_shown)
         while self._marks[0].start < start:
             self._marks.popleft()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterable
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -69,7 +70,11 @@ class Call(Results):
         self.backtrack = Backtrack() if params is not None and params.exclude_stop else None
         self.prefixes: Prefixes | None = None  # of a new sequence's tokens, for others to reuse its states
         self.kept_prefix = 0  # tokens, of the longest one kept
-        self.max_ahead = self.options.max_ahead
+        self.max_ahead = self.enough = self.options.max_ahead
+        self.end_ids: frozenset[int] = frozenset()
+        self.fresh: list[int] = []  # tokens generated that nobody has looked at
+        self.chunk = 1  # how many of them make one worth looking at: the first does
+        self.look_at = 1  # when so many are generated, chunk or not
         self.num_generated = 0
         self.num_carried = 0  # tokens that the sequence's last call had computed
         self.cached_tokens = sequence.position
@@ -91,6 +96,13 @@ class Call(Results):
 
     # The engine
 
+    def accept(self, max_ahead: int, eos_ids: Iterable[int]) -> None:
+        """An engine takes it on, which lets no call run further ahead; these ids end a text."""
+        self.max_ahead = min(max_ahead, self.options.max_ahead)
+        self.enough = min(self.chunking.max_tokens, self.max_ahead)  # there it pauses
+        if self.params is not None:
+            self.end_ids = self.params.stop_token_ids.union(() if self.params.ignore_eos else eos_ids)
+
     @property
     def priority(self) -> int:
         return self.options.priority
@@ -106,12 +118,6 @@ class Call(Results):
     @property
     def chunking(self) -> Chunking:
         return self.options.chunking
-
-    @property
-    def has_chunk(self) -> bool:
-        """Whether its reader is to be told of it now: there is enough, or the first, or the last."""
-        enough = min(self.options.chunking.max_tokens, self.max_ahead)  # there it pauses
-        return self.num_unread >= enough or not self.num_takes or self.finish_reason is not None
 
     @property
     def held_back(self) -> int:
@@ -147,6 +153,35 @@ class Call(Results):
     def lags(self) -> bool:
         """Whether its reader is too far behind for more outputs."""
         return self.needs_outputs and self.num_unread >= self.max_ahead
+
+    def generate(self, token: int) -> bool:
+        """Takes in what the last step brought; whether somebody has to look at it now (see `decoding`). It runs for
+        every token, when a step has driven all but the model from the processor's caches: what it touches counts."""
+        sequence, fresh = self.sequence, self.fresh
+        sequence.folded += 1
+        sequence.pending = token
+        self.num_generated += 1
+        fresh.append(token)
+        return len(fresh) >= self.chunk or token in self.end_ids or self.num_generated >= self.look_at
+
+    @property
+    def has_chunk(self) -> bool:
+        """Whether what it has generated is enough to look at, or ends it."""
+        assert self.params is not None
+        ended = self.fresh[-1] in self.end_ids or self.num_generated >= self.params.max_tokens
+        return ended or len(self.fresh) >= self.chunk
+
+    @property
+    def num_ahead(self) -> int:
+        """Tokens that its reader has not taken."""
+        return self.num_unread + len(self.fresh)
+
+    def go_on(self) -> None:
+        """As far as it may from where its reader stands. Tokens are looked at one by one where a stop text may come, or
+        where the next depends on them."""
+        if self.params is not None:
+            self.chunk = 1 if self.params.stop or self.params.changes_logits else self.enough
+            self.look_at = min(self.params.max_tokens, self.num_generated + self.max_ahead - self.num_ahead)
 
     def time_token(self, now: float) -> float | None:
         """A token is generated now; the seconds since the one before."""

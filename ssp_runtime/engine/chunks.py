@@ -33,10 +33,6 @@ class Stream(Protocol):
     @property
     def chunking(self) -> Chunking: ...
 
-    @property
-    def has_chunk(self) -> bool:
-        """Whether its reader should not wait for more."""
-
 
 T = TypeVar("T", bound=Stream)
 
@@ -53,24 +49,26 @@ class Herald(Generic[T]):
         self._streams = 0
 
     def news(self, stream: T) -> None:
-        """There is more to take of a stream."""
-        if stream.has_chunk:
-            self._due[stream] = None
-        elif stream not in self._deadlines:
+        """There is something to take that shall not wait."""
+        self._due[stream] = None
+
+    def expect(self, stream: T) -> None:
+        """The first token of a chunk came."""
+        if stream not in self._deadlines:
             self._deadlines[stream] = self._now + stream.chunking.delay(self._streams, self._now)
 
-    def tell(self, now: float, streams: int) -> None:
+    def patience(self, now: float, most: float) -> float:
+        """For how many seconds nobody need look."""
+        first = min(self._deadlines.values(), default=now + most)
+        return min(most, max(0.0, first - now))
+
+    def tell(self, now: float, next_look: float, streams: int) -> None:
         """Tells those for whom it is time, or would be before the next look."""
-        next_look = now + (now - self._now)
         self._now, self._streams = now, streams
         self._due |= dict.fromkeys(stream for stream, deadline in self._deadlines.items() if deadline <= next_look)
-        for stream in self._due:
-            self._deadlines.pop(stream, None)
         if self._due:
-            due, self._due = list(self._due), {}
+            due = list(self._due)
             self._deliver(due)
-
-    def tell_all(self) -> None:
-        """Nobody will look for a while."""
-        self._due |= dict.fromkeys(self._deadlines)
-        self.tell(self._now, self._streams)
+            for stream in due:  # which may have had more of them looked at
+                self._deadlines.pop(stream, None)
+                del self._due[stream]

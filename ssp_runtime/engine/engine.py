@@ -5,12 +5,12 @@ A sequence's slot is its own until its call ends; an idle sequence keeps it unti
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Ids
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,7 +18,8 @@ from torch import Tensor
 from ssp_runtime.engine.backtrack import mark
 from ssp_runtime.engine.call import Call, Input
 from ssp_runtime.engine.chunks import Herald
-from ssp_runtime.engine.decoding import Decoder
+from ssp_runtime.engine.config import EngineConfig
+from ssp_runtime.engine.decoding import Decoder, collected
 from ssp_runtime.engine.executor import Executor
 from ssp_runtime.engine.mailbox import Mailbox
 from ssp_runtime.engine.observer import Observer
@@ -26,7 +27,7 @@ from ssp_runtime.engine.prefix_cache import PrefixCache
 from ssp_runtime.engine.progress import FinishReason, Progress
 from ssp_runtime.engine.prompts import Prompts
 from ssp_runtime.engine.rows import Rows
-from ssp_runtime.engine.scheduler import Scheduler, SchedulerConfig
+from ssp_runtime.engine.scheduler import Scheduler
 from ssp_runtime.engine.sequence import Sequence
 from ssp_runtime.engine.state_pool import StatePool
 from ssp_runtime.engine.stepping import SteppingCall
@@ -37,25 +38,6 @@ from ssp_runtime.models.model import CausalModel
 log = logging.getLogger(__name__)
 
 _NOT_FINITE = "the state of this session is not finite any more"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineConfig:
-    """`num_slots` sequences can compute or rest in the pool. A reader may lag `max_ahead` tokens behind, for at most
-    `stall_seconds`; then its call ends. `threads` is how many cores one operation uses. `prefix_bytes` bounds the
-    states that are kept for prompts that begin alike.
-
-    With a `quantum` all tokens, prompts included, go through steps over a multiple of so many rows: equal bits, alone
-    and in any crowd (see `deterministic`).
-    """
-
-    num_slots: int = 64
-    max_ahead: int = 32
-    stall_seconds: float = 60.0
-    threads: int = 1
-    quantum: int | None = None
-    prefix_bytes: int = 0
-    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
 
 
 class Engine:
@@ -77,11 +59,11 @@ class Engine:
         quantum = config.quantum or 1
         num_slots = -(-config.num_slots // quantum) * quantum
         self._config = config
-        self._observer = observer or Observer()
+        self._deliver, self._observer = deliver, observer or Observer()
         self._pool = StatePool(model.state_spec, num_slots, weights.dtype, weights.device)
         self._rows = Rows(self._pool, self._observer, packed=config.quantum is not None)
         self._executor = Executor(model, self._pool, quantum)
-        self._decoder = Decoder(eos_ids)
+        self._eos_ids, self._decoder = eos_ids, Decoder()
         self._prefixes = PrefixCache(config.prefix_bytes)
         scheduler = Scheduler(config.scheduler)
         self._prompts = Prompts(scheduler, self._executor, self._rows, self._prefixes, self._observer)
@@ -89,7 +71,7 @@ class Engine:
         self._turns: Turns[Call] = Turns(num_slots, config.scheduler.turn_tokens)
         self._calls: dict[Call, None] = {}
         self._paused: list[Call] = []  # the reader lags, or more input is to come
-        self._herald = Herald(deliver)
+        self._herald = Herald(self._tell)
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
     # Any thread
@@ -126,7 +108,7 @@ class Engine:
         """Queues a call; its sequence must have no other under way. Raises `Draining` once the engine stops."""
         assert call.sequence.call is None
         call.sequence.call = call
-        call.max_ahead = min(self._config.max_ahead, call.options.max_ahead)
+        call.accept(self._config.max_ahead, self._eos_ids)
         if not self._mailbox.post(lambda: self._enter(call)):
             call.sequence.call = None
             raise Draining("the model is being unloaded")
@@ -149,6 +131,8 @@ class Engine:
         copy: Future[Sequence] = Future()
 
         def make() -> None:
+            if sequence.call is not None:
+                _gather(sequence.call)
             if copy.set_running_or_notify_cancel():  # who waited may have gone
                 copy.set_result(self._rows.copied(sequence))
 
@@ -177,8 +161,7 @@ class Engine:
         with torch.inference_mode():
             while not self._mailbox.stopping:
                 if not self._has_work():
-                    self._herald.tell_all()
-                    self._mailbox.wait(1.0)
+                    self._mailbox.wait(self._herald.patience(time.monotonic(), 1.0))
                 try:
                     self._mailbox.obey()
                     self._round()
@@ -191,7 +174,7 @@ class Engine:
     def _end_all(self, reason: FinishReason, error: Exception | None = None) -> None:
         for call in list(self._calls):
             self._finish(call, reason, error)
-        self._herald.tell_all()
+        self._tell_readers(time.monotonic())
 
     def _has_work(self) -> bool:
         return bool(self._prompts or self._pool.num_running or any(map(self._may_resume, self._paused)))
@@ -205,7 +188,12 @@ class Engine:
         if self._pool.num_running:
             self._decode()
         self._fold_prompts()
-        self._herald.tell(time.monotonic(), len(self._calls))
+        self._tell_readers(now)
+
+    def _tell_readers(self, since: float) -> None:
+        """At the end of a round; the next takes about as long."""
+        now = time.monotonic()
+        self._herald.tell(now, now + now - since, len(self._calls))
 
     # Who has a slot
 
@@ -217,6 +205,7 @@ class Engine:
         for call in list(self._paused):
             if self._may_resume(call):
                 self._paused.remove(call)
+                call.go_on()
                 self._turns.add(call)
             elif call.num_unread and now - call.last_read > self._config.stall_seconds:
                 self._finish(call, FinishReason.ABORT)
@@ -289,8 +278,8 @@ class Engine:
         calls = [sequence.call for sequence in self._rows.running() if sequence.call is not None]
         try:
             outputs_RV = self._executor.step([call.next_input for call in calls])
-            sound_R = torch.isfinite(outputs_RV.sum(-1)).tolist()
-            tokens = self._decoder.tokens(calls, outputs_RV)
+            sums_R = outputs_RV.sum(-1, dtype=torch.float32).tolist()
+            tokens = self._decoder.next_tokens(calls, outputs_RV)
         except Exception as error:  # what the states hold now nobody knows
             for call in calls:
                 self._finish(call, FinishReason.ERROR, error)
@@ -298,17 +287,25 @@ class Engine:
         now = time.monotonic()
         self._turns.stepped(calls)
         self._observer.stepped(len(calls), now - started)
-        generated: list[tuple[Call, Progress]] = []
-        for row, (call, sound, token) in enumerate(zip(calls, sound_R, tokens, strict=True)):
-            if not sound:
+        generated: list[Call] = []
+        full: list[Call] = []
+        for row, (call, total, token) in enumerate(zip(calls, sums_R, tokens, strict=True)):
+            if not math.isfinite(total):
                 self._finish(call, FinishReason.ERROR, StateCorrupt(_NOT_FINITE))
             elif token is None:
                 self._fed(call, outputs_RV[row : row + 1])
             else:
-                generated.append((call, self._advanced(call, token)))
-        self._observer.generated([(call, call.time_token(now)) for call, _ in generated])
-        for call, progress in generated:
-            self._bring(call, progress)
+                generated.append(call)
+                if call.backtrack is not None:
+                    before = mark(call.sequence, call.text.num_characters, self._rows.row(call.sequence))
+                    call.backtrack.expect(before)
+                if call.generate(token):
+                    full.append(call)
+                elif len(call.fresh) == 1:
+                    self._herald.expect(call)
+        self._observer.generated([(call, call.time_token(now)) for call in generated])
+        for call in full:
+            self._look_at(call)
 
     def _fed(self, call: Call, outputs_LV: Tensor) -> None:
         """A running call folded an input, not what was pending."""
@@ -319,21 +316,26 @@ class Engine:
         if call.num_to_fold == 0 or not self._by_rows(call) or call.lags:
             self._go_on(call)
 
-    def _advanced(self, call: Call, token: int) -> Progress:
-        if call.backtrack is None:
-            return self._decoder.advance(call, token)
-        before = mark(call.sequence, call.text.num_characters, self._rows.row(call.sequence))
-        progress = self._decoder.advance(call, token)
-        call.backtrack.add(before, call.text.num_shown)
-        return progress
-
-    def _bring(self, call: Call, progress: Progress) -> None:
-        if progress.finish_reason is not None:
+    def _look_at(self, call: Call) -> None:
+        """It has generated a chunk, or its last token, or as far ahead of its reader as it may."""
+        progress = collected(call) if call.has_chunk else None
+        if progress is not None and progress.finish_reason is not None:
             self._finish(call, progress.finish_reason, token_ids=progress.token_ids, text=progress.text)
+            return
+        self._herald.expect(call)
+        if progress is not None:
+            call.put(progress)
+            if call.num_generated == 1 or call.num_unread >= call.enough:
+                self._herald.news(call)
+        if call.num_ahead >= call.max_ahead:
+            self._pause(call)
         else:
-            self._put(call, progress)
-            if call.num_unread >= call.max_ahead:
-                self._pause(call)
+            call.go_on()
+
+    def _tell(self, calls: list[Call]) -> None:
+        for call in calls:
+            _gather(call)
+        self._deliver(calls)
 
     # The end
 
@@ -347,6 +349,7 @@ class Engine:
     ) -> None:
         """Ends a call; the sequence is as after its last token."""
         sequence = call.sequence
+        _gather(call)
         self._withdraw(call)
         call.give_back()
         if reason is FinishReason.STOP and call.backtrack is not None:
@@ -393,3 +396,9 @@ class Engine:
             self._rows.release(sequence)
         else:
             self._finish(sequence.call, FinishReason.ABORT)
+
+
+def _gather(call: Call) -> None:
+    """What it has generated is for its reader, now or when it is told."""
+    if call.fresh:
+        call.put(collected(call))

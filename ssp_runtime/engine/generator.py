@@ -8,7 +8,8 @@ from functools import cached_property
 import numpy as np
 
 from ssp_runtime.engine.call import Call, CallOptions, Input, ScoringCall
-from ssp_runtime.engine.engine import Engine, EngineConfig
+from ssp_runtime.engine.config import EngineConfig
+from ssp_runtime.engine.engine import Engine
 from ssp_runtime.engine.observer import Observer
 from ssp_runtime.engine.sampling_params import SamplingParams, check_ids
 from ssp_runtime.engine.sequence import Sequence

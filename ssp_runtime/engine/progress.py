@@ -59,7 +59,13 @@ class Results:
 
     @property
     def num_unread(self) -> int:
-        return len(self._unread)
+        """Tokens."""
+        return self.num_tokens - len(self._taken_ids)
+
+    @property
+    def has_unread(self) -> bool:
+        """The last may hold no token."""
+        return bool(self._unread)
 
     @property
     def num_takes(self) -> int:
@@ -74,11 +80,11 @@ class Results:
             self.num_flushed = len(progress.text)
 
     def take(self, max_tokens: int) -> list[Progress]:
-        """What came since, up to that many tokens."""
+        """What came since, up to that many tokens, or the first of it if that has more."""
         taken: list[Progress] = []
         tokens = 0
         with self._taking:
-            while self._unread and tokens < max_tokens:
+            while self._unread and (not taken or tokens + len(self._unread[0].token_ids) <= max_tokens):
                 taken.append(self._unread.popleft())
                 tokens += len(taken[-1].token_ids)
             for progress in taken:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -41,18 +42,55 @@ def sample(logits_RV: Tensor, draws: Sequence[Draw]) -> list[int]:
     for r, draw in enumerate(draws):
         if draw.params.changes_logits:
             _adjust(logits_RV[r], draw)
-    tokens: list[int] = _likeliest(logits_RV).tolist()
-    at_once = max(1, _PIECE // logits_RV.shape[1]) if logits_RV.device.type == "cpu" else len(draws)
-    for first in range(0, len(draws), at_once):
-        piece = draws[first : first + at_once]
-        if not all(draw.params.greedy for draw in piece):
-            drawn = _draw(logits_RV[first : first + at_once], piece).tolist()
-            for r, draw in enumerate(piece):
-                tokens[first + r] = tokens[first + r] if draw.params.greedy else drawn[r]
-    return tokens
+    return Sampler([draw.params for draw in draws])(logits_RV, [draw.position for draw in draws])
 
 
-def uniform(seeds: Sequence[int], positions: Sequence[int]) -> npt.NDArray[np.float64]:
+class Sampler:
+    """Draws for the same rows again and again; what their parameters mean is worked out once. Without penalties and
+    biases."""
+
+    def __init__(self, params: Sequence[SamplingParams]) -> None:
+        self._params = params
+        self._all_greedy = all(each.greedy for each in params)
+
+    def __call__(self, logits_RV: Tensor, positions: Sequence[int]) -> list[int]:
+        """One token id a row, for a token at each row's position."""
+        logits_RV = logits_RV.float()
+        tokens: list[int] = _likeliest(logits_RV).tolist()
+        if self._all_greedy:
+            return tokens
+        at_once = max(1, _PIECE // logits_RV.shape[1]) if logits_RV.device.type == "cpu" else len(tokens)
+        for first in range(0, len(tokens), at_once):
+            rows = range(first, min(first + at_once, len(tokens)))
+            if not all(self._params[r].greedy for r in rows):
+                drawn = self._drawn(logits_RV[first : rows.stop], rows, positions)
+                for r in rows:
+                    tokens[r] = tokens[r] if self._params[r].greedy else drawn[r - first]
+        return tokens
+
+    def _drawn(self, logits_RV: Tensor, rows: range, positions: Sequence[int]) -> list[int]:
+        """Filters, then the inverse of the cumulative distribution in the order of the ids."""
+        weights_RV = logits_RV.double()
+        weights_RV -= weights_RV.amax(-1, keepdim=True)
+        weights_RV *= _column(weights_RV, self._factors[rows.start : rows.stop])
+        weights_RV.exp_()
+        if filtered := [r for r in rows if self._params[r].filters]:
+            at = [r - rows.start for r in filtered]
+            weights_RV[at] = _filtered(weights_RV[at], [self._params[r] for r in filtered])
+        cumulative_RV = weights_RV.cumsum_(-1)
+        u_R1 = _column(weights_RV, uniform(self._seeds[rows.start : rows.stop], positions[rows.start : rows.stop]))
+        return list(torch.searchsorted(cumulative_RV, u_R1 * cumulative_RV[:, -1:], right=True)[:, 0].tolist())
+
+    @cached_property
+    def _factors(self) -> npt.NDArray[np.float64]:
+        return np.array([1 / max(each.temperature, _COLDEST) for each in self._params])
+
+    @cached_property
+    def _seeds(self) -> npt.NDArray[np.uint64]:
+        return np.array([each.seed for each in self._params], dtype=np.uint64)
+
+
+def uniform(seeds: Sequence[int] | npt.NDArray[np.uint64], positions: Sequence[int]) -> npt.NDArray[np.float64]:
     """Numbers in [0, 1) that depend on (seed, position) alone: SplitMix64 (Steele, Lea and Flood, 2014) as a
     counter-based generator, its stream chosen by the seed and its counter the position."""
     stream = _mix(np.array(seeds, dtype=np.uint64) + _GOLDEN)
@@ -82,20 +120,6 @@ def _adjust(row_V: Tensor, draw: Draw) -> None:
         row_V[list(params.logit_bias)] += biases
     if draw.forbidden:
         row_V[list(draw.forbidden)] = -torch.inf
-
-
-def _draw(logits_RV: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """Filters, then the inverse of the cumulative distribution in the order of the ids."""
-    params = [draw.params for draw in draws]
-    weights_RV = logits_RV.double()
-    weights_RV -= weights_RV.amax(-1, keepdim=True)
-    weights_RV *= _column(weights_RV, [1 / max(p.temperature, _COLDEST) for p in params])
-    weights_RV.exp_()
-    if filtered := [r for r, p in enumerate(params) if p.filters]:
-        weights_RV[filtered] = _filtered(weights_RV[filtered], [params[r] for r in filtered])
-    cumulative_RV = weights_RV.cumsum_(-1)
-    u_R1 = _column(weights_RV, uniform([p.seed for p in params], [draw.position for draw in draws]))
-    return torch.searchsorted(cumulative_RV, u_R1 * cumulative_RV[:, -1:], right=True)[:, 0]
 
 
 def _filtered(weights_RV: Tensor, params: Sequence[SamplingParams]) -> Tensor:

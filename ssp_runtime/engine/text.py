@@ -15,10 +15,11 @@ class TextStream:
         self.num_shown = 0  # characters
         self.stopped = False
 
-    def push(self, token: int) -> str:
-        """The text that this token makes certain. Before `min_tokens` no stop text counts."""
-        self._held += self._detokenizer.push([token])
-        self._pushed += 1
+    def push(self, ids: Sequence[int]) -> str:
+        """The text that these tokens make certain; one at a time where a stop text may come. Before `min_tokens` none
+        counts."""
+        self._held += self._detokenizer.push(ids)
+        self._pushed += len(ids)
         seeks = self._stops and self._pushed >= self._min_tokens
         return self._shown(self._certain() if seeks else len(self._held))
 

@@ -24,6 +24,11 @@ class PieceDetokenizer:
         self._begins = self._begins and all(self._piece(token, True) is None for token in ids)
 
     def push(self, ids: Sequence[int]) -> str:
+        if not self._begins and not self._waiting:
+            pieces = [piece for token in ids if (piece := self._piece(token, False)) is not None]
+            data = b"".join(pieces)
+            if data.isascii():
+                return data.decode()
         return "".join(map(self._next, ids))
 
     def finish(self) -> str:
@@ -35,8 +40,6 @@ class PieceDetokenizer:
         if piece is None:
             return ""
         self._begins = False
-        if not self._waiting and piece.isascii():
-            return piece.decode()
         text = self._decoder.decode(piece)
         self._waiting.append((token, len(piece)))
         self._forget(len(self._decoder.getstate()[0]))

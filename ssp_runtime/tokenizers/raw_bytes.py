@@ -41,5 +41,8 @@ class ByteTokenizer(Tokenizer):
         return super().to_json() if self._bos_id == 0 else {**super().to_json(), "bos_id": self._bos_id}
 
 
+_BYTES = [bytes((value,)) for value in range(256)]
+
+
 def _byte(token: int, _begins: bool) -> bytes | None:
-    return bytes((token,)) if token < 256 else None
+    return _BYTES[token] if token < 256 else None

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from ssp_runtime.engine.call import Call, CallOptions
-from ssp_runtime.engine.chunks import Chunking, Herald
+from ssp_runtime.engine.chunks import Chunking
 from ssp_runtime.engine.engine import Engine
 from ssp_runtime.engine.progress import FinishReason, Progress
 from ssp_runtime.engine.sampling_params import SamplingParams
@@ -38,16 +38,16 @@ class Room:
         chunking = Chunking(max_tokens=int(options.get("max_tokens", 8)), max_delay=options.get("max_delay", 60.0))
         sequence = Sequence(ByteTokenizer().detokenizer(), kept=True)
         self.call = Call(sequence, [1], SamplingParams(), CallOptions(chunking=chunking))
+        self.call.accept(32, ())
         self.readers = Readers(asyncio.get_running_loop())
-        self._herald = Herald(self.readers.deliver)
         self.chunks = self.readers.add(self.call, cast(Engine, self.engine)).chunks()
 
     def put(self, *tokens: int, finish_reason: FinishReason | None = None) -> None:
-        """A round of the engine."""
+        """The engine brings tokens, and says so when it should."""
         for token in tokens:
             self.call.put(Progress(position=0, token_ids=(token,), finish_reason=finish_reason))
-            self._herald.news(self.call)
-        self._herald.tell(0.0, 1)
+        if finish_reason or not self.call.num_takes or self.call.num_unread >= self.call.enough:
+            self.readers.deliver([self.call])
 
     async def chunk(self) -> list[int]:
         taken = await asyncio.wait_for(anext(self.chunks), 10)

@@ -13,7 +13,7 @@ import torch
 
 from ssp_runtime.engine.audit import Audit
 from ssp_runtime.engine.call import Call, CallOptions
-from ssp_runtime.engine.engine import EngineConfig
+from ssp_runtime.engine.config import EngineConfig
 from ssp_runtime.engine.generator import GenerationLimits, Generator
 from ssp_runtime.engine.observer import Observer
 from ssp_runtime.engine.progress import FinishReason, Progress
@@ -166,6 +166,11 @@ class Driver:
         """Reads the calls to their ends; the tokens of the last."""
         self.wait(lambda: all(list(map(self._read, calls))))  # reads every one, each time
         return self.tokens(calls[-1])
+
+    def finish_some(self, call: Call, max_tokens: int) -> None:
+        """Reads so many tokens of a call."""
+        self._taken[call] += call.take(max_tokens)
+        self.engine.wake()
 
     def ended(self, call: Call) -> Call:
         """Waits for a call's end without reading it."""

@@ -45,22 +45,34 @@ def test_a_call_of_better_priority_goes_first_and_takes_the_slot() -> None:
 
 
 def test_a_call_that_runs_gives_its_slot_to_a_better_one_and_goes_on_later() -> None:
-    with driver(slots=1) as made:
-        worse = start(made, made.open(), CallOptions(priority=1), max_tokens=30)
-        made.wait(lambda: worse.num_unread > 3)
-        better = start(made, made.open(), CallOptions(priority=0))
-        made.ended(better)
-        assert worse.finish_reason is None
+    with driver(slots=1, started=False) as made:
+        worse, other = start(made, made.open(), CallOptions(priority=1), max_tokens=30), made.open()
+        better: list[Call] = []
+        worse_had: list[int] = []
+
+        def act(call: Call) -> None:
+            if call is worse and call.num_generated == 4:
+                better.append(start(made, other, CallOptions(priority=0)))
+            elif call is not worse and call.num_generated == 12:
+                worse_had.append(worse.num_generated)
+
+        made.hooks.on_token = act
+        made.engine.start()
         GREEDY.check(made.finish(worse), CONTEXT)
-        assert made.hooks.spills >= 1
+        GREEDY.check(made.finish(*better), CONTEXT)
+        made.engine.stop()
+        assert worse_had == [4] and made.hooks.spills >= 1
 
 
 def test_endless_streams_take_turns() -> None:
-    with driver(slots=1, turn_tokens=8) as made:
+    with driver(slots=1, turn_tokens=8, started=False) as made:
         first, second = (start(made, made.open(), CallOptions(), max_tokens=24) for _ in range(2))
-        made.wait(lambda: second.num_unread >= 8)
-        assert first.finish_reason is None, "the second had to wait for the end of the first"
+        order: list[Call] = []
+        made.hooks.on_token = order.append
+        made.engine.start()
         made.finish(first, second)
+        made.engine.stop()
+        assert order == 3 * (8 * [first] + 8 * [second])
         for call in (first, second):
             GREEDY.check(made.tokens(call), CONTEXT)
 

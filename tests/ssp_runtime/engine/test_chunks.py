@@ -14,7 +14,6 @@ SHARED = Chunking(max_tokens=8, max_delay=0.02, elastic=True)
 class Stream:
     name: str
     chunking: Chunking = SHARED
-    has_chunk: bool = False
 
 
 class Rounds:
@@ -24,11 +23,13 @@ class Rounds:
         self._told: list[str] = []
         self.herald = Herald[Stream](lambda told: self._told.extend(stream.name for stream in told))
         self._streams = streams
+        self._now = 0.0
 
-    def round(self, now: float, *news: Stream) -> list[str]:
-        for stream in news:
-            self.herald.news(stream)
-        self.herald.tell(now, self._streams)
+    def round(self, now: float, *expected: Stream) -> list[str]:
+        for stream in expected:
+            self.herald.expect(stream)
+        self.herald.tell(now, now + (now - self._now), self._streams)
+        self._now = now
         return self.told()
 
     def told(self) -> list[str]:
@@ -44,9 +45,10 @@ def rounds() -> Iterator[Rounds]:
     yield made
 
 
-def test_a_chunk_is_told_of_at_once_and_once(rounds: Rounds) -> None:
-    full, other = Stream("full", has_chunk=True), Stream("other")
-    assert rounds.round(10.002, full, other) == ["full"]
+def test_what_shall_not_wait_is_told_of_at_once_and_once(rounds: Rounds) -> None:
+    full, other = Stream("full"), Stream("other")
+    rounds.herald.news(full)
+    assert rounds.round(10.002, other) == ["full"]
     assert rounds.round(10.003) == []
 
 
@@ -66,18 +68,32 @@ def test_where_rounds_are_long_nobody_waits_for_another(rounds: Rounds) -> None:
 def test_a_stream_that_filled_a_chunk_while_it_waited_is_told_once(rounds: Rounds) -> None:
     stream = Stream("a")
     assert rounds.round(10.002, stream) == []
-    stream.has_chunk = True
-    assert rounds.round(10.003, stream) == ["a"]
-    stream.has_chunk = False
+    rounds.herald.news(stream)
+    assert rounds.round(10.003) == ["a"]
     assert [now for now in (10.01, 10.02, 10.03) if rounds.round(now)] == []
 
 
-def test_before_a_rest_all_are_told(rounds: Rounds) -> None:
-    rounds.round(10.002, Stream("a"), Stream("b"))
-    rounds.herald.tell_all()
-    assert rounds.told() == ["a", "b"]
-    rounds.herald.tell_all()
-    assert rounds.told() == []
+def test_who_has_news_while_others_are_told_is_told_at_the_next_look() -> None:
+    late, told = Stream("late"), []
+
+    def deliver(streams: list[Stream]) -> None:
+        told.append([stream.name for stream in streams])
+        herald.news(late)
+
+    herald = Herald[Stream](deliver)
+    herald.news(Stream("a"))
+    herald.tell(10.0, 10.0, 1)
+    herald.tell(10.1, 10.1, 1)
+    assert told[:2] == [["a"], ["late"]]
+
+
+def test_nobody_need_look_before_the_first_is_due(rounds: Rounds) -> None:
+    assert rounds.herald.patience(10.002, 1.0) == 1.0
+    rounds.round(10.002, Stream("a"))
+    rounds.round(10.01, Stream("b"))
+    assert rounds.herald.patience(10.011, 1.0) == pytest.approx(0.01)
+    assert rounds.herald.patience(10.011, 0.001) == 0.001
+    assert rounds.herald.patience(11.0, 1.0) == 0.0
 
 
 def test_chunks_of_many_streams_wait_longer_and_go_together() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ def pushed(made: TextStream, text: str | bytes) -> list[str]:
     """What each byte makes certain, up to a stop."""
     shown = []
     for byte in text.encode() if isinstance(text, str) else text:
-        shown.append(made.push(byte))
+        shown.append(made.push([byte]))
         if made.stopped:
             break
     return shown
@@ -47,6 +48,13 @@ def test_of_several_stops_the_earliest_cuts() -> None:
     assert "".join(pushed(made, "abcd")) == "a" and made.stopped
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
+def test_without_stops_tokens_may_come_in_any_portions(size: int) -> None:
+    made, data = stream(), "aé€b\N{SNAKE}cd".encode() + b"\xff\xe2x" + "y€z".encode()
+    shown = "".join(made.push(data[i : i + size]) for i in range(0, len(data), size))
+    assert shown == data.decode(errors="replace") and made.num_shown == len(shown)
+
+
 def test_half_a_character_waits() -> None:
     assert pushed(stream(), "é€") == ["", "é", "", "", "€"]
 
@@ -60,8 +68,8 @@ def test_half_a_character_at_the_end_is_made_printable() -> None:
 def test_half_a_character_stays_for_the_next_call_on_the_same_detokenizer() -> None:
     detokenizer = ByteTokenizer().detokenizer()
     first, second = (TextStream(detokenizer, ()) for _ in range(2))
-    assert first.push("é".encode()[0]) + first.flush(final=False) == ""
-    assert second.push("é".encode()[1]) == "é"
+    assert first.push("é".encode()[:1]) + first.flush(final=False) == ""
+    assert second.push("é".encode()[1:]) == "é"
 
 
 def test_a_stop_text_of_wide_characters() -> None:

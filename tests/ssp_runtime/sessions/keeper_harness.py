@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssp_runtime.engine.call import Call, CallOptions
-from ssp_runtime.engine.engine import EngineConfig
+from ssp_runtime.engine.config import EngineConfig
 from ssp_runtime.engine.generator import GenerationLimits, Generator
 from ssp_runtime.engine.progress import Progress
 from ssp_runtime.engine.sampling_params import SamplingParams
