@@ -37,8 +37,7 @@ from ssp.v1 import (
     sessions_pb2,
     sessions_pb2_grpc,
 )
-
-LABELS = ("even", "odd")
+from tests.ssp_client import fake_messages
 
 
 @dataclass(kw_only=True)
@@ -150,11 +149,11 @@ class FakeServer(
         self, request: generation_pb2.GenerateRequest, context: Any
     ) -> Iterator[generation_pb2.GenerateResponse]:
         if request.request_id in self._answers:
-            return iter(_merged(self._answers[request.request_id]))
-        position = self._position(request, context) + _length(request.input)
+            return iter(fake_messages.merged(self._answers[request.request_id]))
+        position = self._position(request, context) + fake_messages.length(request.input)
         count = request.sampling_params.max_tokens or 4
         size = request.stream_options.max_chunk_tokens or 2
-        made = (_message(request, position, start, size, count) for start in range(0, count, size))
+        made = (fake_messages.message(request, position, start, size, count) for start in range(0, count, size))
         if not request.session_id:
             return made
         self._answers[request.request_id] = list(made)
@@ -168,10 +167,10 @@ class FakeServer(
 
     def Append(self, request: sessions_pb2.AppendRequest, context: Any) -> sessions_pb2.AppendResponse:
         self._unary("Append", request, context)
-        position = self._position(request, context) + _length(request.input)
+        position = self._position(request, context) + fake_messages.length(request.input)
         self.positions[request.session_id] = position
-        usage = common_pb2.Usage(prompt_tokens=_length(request.input))
-        return sessions_pb2.AppendResponse(session=_status(request.session_id, position), usage=usage)
+        usage = common_pb2.Usage(prompt_tokens=fake_messages.length(request.input))
+        return sessions_pb2.AppendResponse(session=fake_messages.status(request.session_id, position), usage=usage)
 
     def Fork(self, request: sessions_pb2.ForkRequest, context: Any) -> sessions_pb2.ForkResponse:
         self._unary("Fork", request, context)
@@ -205,23 +204,23 @@ class FakeServer(
     def Checkpoint(self, request: sessions_pb2.CheckpointRequest, context: Any) -> sessions_pb2.CheckpointResponse:
         self._unary("Checkpoint", request, context)
         position = self.checkpoints[request.session_id, request.name] = self._position(request, context)
-        return sessions_pb2.CheckpointResponse(session=_status(request.session_id, position))
+        return sessions_pb2.CheckpointResponse(session=fake_messages.status(request.session_id, position))
 
     def Rewind(self, request: sessions_pb2.RewindRequest, context: Any) -> sessions_pb2.RewindResponse:
         self._unary("Rewind", request, context)
         self._position(request, context)
         position = self.positions[request.session_id] = self.checkpoints[request.session_id, request.name]
-        return sessions_pb2.RewindResponse(session=_status(request.session_id, position))
+        return sessions_pb2.RewindResponse(session=fake_messages.status(request.session_id, position))
 
     def Peek(self, request: sessions_pb2.PeekRequest, context: Any) -> sessions_pb2.PeekResponse:
         self._unary("Peek", request, context)
         position = self._position(request, context)
-        scores = [_score(continuation) for continuation in request.continuations]
-        return sessions_pb2.PeekResponse(session=_status(request.session_id, position), scores=scores)
+        scores = [fake_messages.score(continuation) for continuation in request.continuations]
+        return sessions_pb2.PeekResponse(session=fake_messages.status(request.session_id, position), scores=scores)
 
     def Score(self, request: generation_pb2.ScoreRequest, context: Any) -> generation_pb2.ScoreResponse:
         self._unary("Score", request, context)
-        return generation_pb2.ScoreResponse(scores=map(_score, request.inputs))
+        return generation_pb2.ScoreResponse(scores=map(fake_messages.score, request.inputs))
 
     def DropCheckpoint(
         self, request: sessions_pb2.DropCheckpointRequest, context: Any
@@ -239,7 +238,9 @@ class FakeServer(
 
     def Commit(self, request: sessions_pb2.CommitRequest, context: Any) -> sessions_pb2.CommitResponse:
         self._unary("Commit", request, context)
-        return sessions_pb2.CommitResponse(session=_status(request.session_id, self._position(request, context)))
+        return sessions_pb2.CommitResponse(
+            session=fake_messages.status(request.session_id, self._position(request, context))
+        )
 
     def GetSession(self, request: sessions_pb2.GetSessionRequest, context: Any) -> sessions_pb2.GetSessionResponse:
         self._unary("GetSession", request, context)
@@ -263,14 +264,14 @@ class FakeServer(
         self._unary("CloseSession", request, context)
         position = self._position(request, context)
         del self.positions[request.session_id]
-        return sessions_pb2.CloseSessionResponse(session=_status(request.session_id, position))
+        return sessions_pb2.CloseSessionResponse(session=fake_messages.status(request.session_id, position))
 
     def Classify(
         self, request: classification_pb2.ClassifyRequest, context: Any
     ) -> classification_pb2.ClassifyResponse:
         self._unary("Classify", request, context)
-        predictions = [_prediction(_length(sequence)) for sequence in request.inputs]
-        return classification_pb2.ClassifyResponse(labels=LABELS, predictions=predictions)
+        predictions = [fake_messages.prediction(fake_messages.length(sequence)) for sequence in request.inputs]
+        return classification_pb2.ClassifyResponse(labels=fake_messages.LABELS, predictions=predictions)
 
     def ClassifyMany(
         self, requests: Iterator[classification_pb2.ClassifyManyRequest], context: Any
@@ -282,7 +283,9 @@ class FakeServer(
             if failure and number == failure.after:
                 failure.abort(context)
             self.requests["ClassifyMany"].append(request)
-            response = classification_pb2.ClassifyManyResponse(labels=LABELS, results=map(_result, request.sequences))
+            response = classification_pb2.ClassifyManyResponse(
+                labels=fake_messages.LABELS, results=map(fake_messages.result, request.sequences)
+            )
             if held is None:
                 held = response
             else:
@@ -295,7 +298,9 @@ class FakeServer(
     def Fill(self, request: filling_pb2.FillRequest, context: Any) -> filling_pb2.FillResponse:
         self._unary("Fill", request, context)
         top = request.top if request.HasField("top") else 2
-        return filling_pb2.FillResponse(sequences=[_filled(sequence, top) for sequence in request.sequences])
+        return filling_pb2.FillResponse(
+            sequences=[fake_messages.filled(sequence, top) for sequence in request.sequences]
+        )
 
     def ListModels(self, request: models_pb2.ListModelsRequest, context: Any) -> models_pb2.ListModelsResponse:
         self._unary("ListModels", request, context)
@@ -325,7 +330,7 @@ class FakeServer(
             form="recurrent",
             num_parameters=1_234_567,
             vocab_size=256,
-            labels=LABELS if classifies else (),
+            labels=fake_messages.LABELS if classifies else (),
             state_bytes_per_session=0 if classifies else 2048,
             limits=models_pb2.Limits(
                 max_tokens=1000,
@@ -351,7 +356,7 @@ class FakeServer(
         if request.session_id not in self.positions:
             Failure(code=grpc.StatusCode.NOT_FOUND, message="no such session").abort(context)
         position = self.positions[request.session_id]
-        expected = request.expected_position if _expects(request) else position
+        expected = request.expected_position if fake_messages.expects(request) else position
         if expected != position:
             message = f"the session stands at {position}, not at {expected}"
             Failure(code=grpc.StatusCode.ABORTED, message=message, reason="POSITION_MISMATCH").abort(context)
@@ -359,7 +364,7 @@ class FakeServer(
 
     def _session(self, session_id: str) -> sessions_pb2.Session:
         session = sessions_pb2.Session(
-            status=_status(session_id, self.positions[session_id]),
+            status=fake_messages.status(session_id, self.positions[session_id]),
             model="counter",
             tier=sessions_pb2.TIER_DEVICE,
             state_bytes=2048,
@@ -368,82 +373,3 @@ class FakeServer(
             session.status.ClearField("committed_position")
         session.create_time.FromSeconds(1_700_000_000)
         return session
-
-
-def _expects(request: Any) -> bool:
-    named = "expected_position" in request.DESCRIPTOR.fields_by_name
-    return named and bool(request.HasField("expected_position"))
-
-
-def _length(sequence: common_pb2.SequenceInput) -> int:
-    if sequence.WhichOneof("kind") == "values":
-        return len(sequence.values.data) // 4 // sequence.values.width
-    return len(sequence.text) or len(sequence.input_ids.ids)
-
-
-def _score(sequence: common_pb2.SequenceInput) -> common_pb2.Score:
-    """Every letter has the probability 1/e."""
-    return common_pb2.Score(token_ids=sequence.text.encode(), logprobs=[-1.0] * _length(sequence))
-
-
-def _filled(sequence: filling_pb2.MaskedSequence, top: int) -> filling_pb2.FilledSequence:
-    text = sequence.input.text.replace("[MASK]", "?")
-    places = sorted({*sequence.positions, *(place for place, letter in enumerate(text) if letter == "?")})
-    candidates = [filling_pb2.Candidate(token_id=ord(a), text=a, logprob=-1 - n) for n, a in enumerate("ACGT")]
-    return filling_pb2.FilledSequence(
-        places=[
-            filling_pb2.FilledPlace(
-                position=place,
-                candidates=candidates[:top],
-                given=None if text[place] == "?" else candidates["ACGT".index(text[place])],
-            )
-            for place in places
-        ],
-        num_tokens=len(text),
-    )
-
-
-def _status(session_id: str, position: int) -> common_pb2.SessionStatus:
-    return common_pb2.SessionStatus(
-        session_id=session_id, position=position, committed_position=position, version=position + 1
-    )
-
-
-def _message(
-    request: generation_pb2.GenerateRequest, position: int, start: int, size: int, count: int
-) -> generation_pb2.GenerateResponse:
-    tokens = range(position + start, position + min(start + size, count))
-    message = generation_pb2.GenerateResponse(
-        request_id=request.request_id, token_ids=tokens, text="".join(f"{token} " for token in tokens)
-    )
-    if request.session_id:
-        message.session.CopyFrom(_status(request.session_id, tokens.stop))
-    if start + size >= count:
-        message.finish_reason = common_pb2.FINISH_REASON_LENGTH
-        message.usage.CopyFrom(common_pb2.Usage(prompt_tokens=_length(request.input), completion_tokens=count))
-    return message
-
-
-def _merged(messages: list[generation_pb2.GenerateResponse]) -> list[generation_pb2.GenerateResponse]:
-    """The same tokens in one message, as a server may put them together when it answers again."""
-    whole = generation_pb2.GenerateResponse()
-    for message in messages:
-        whole.MergeFrom(message)
-    whole.text = "".join(message.text for message in messages)
-    return [whole]
-
-
-def _result(sequence: classification_pb2.IndexedSequence) -> classification_pb2.IndexedResult:
-    wrong = set(sequence.input.text) - set("ACGT")
-    if wrong:
-        return classification_pb2.IndexedResult(
-            index=sequence.index, error=f"the model does not know letter {min(wrong)!r}"
-        )
-    return classification_pb2.IndexedResult(index=sequence.index, prediction=_prediction(_length(sequence.input)))
-
-
-def _prediction(length: int) -> classification_pb2.Prediction:
-    odd = length % 2
-    return classification_pb2.Prediction(
-        label=LABELS[odd], probabilities=[0.75, 0.25][:: 1 - 2 * odd], logits=[1.0, -1.0], num_tokens=length
-    )
