@@ -287,25 +287,27 @@ class Engine:
         now = time.monotonic()
         self._turns.stepped(calls)
         self._observer.stepped(len(calls), now - started)
-        generated: list[Call] = []
-        full: list[Call] = []
+        generated: list[tuple[Call, int]] = []
         for row, (call, total, token) in enumerate(zip(calls, sums_R, tokens, strict=True)):
             if not math.isfinite(total):
                 self._finish(call, FinishReason.ERROR, StateCorrupt(_NOT_FINITE))
             elif token is None:
                 self._fed(call, outputs_RV[row : row + 1])
             else:
-                generated.append(call)
-                if call.backtrack is not None:
-                    before = mark(call.sequence, call.text.num_characters, self._rows.row(call.sequence))
-                    call.backtrack.expect(before)
-                if call.generate(token):
-                    full.append(call)
-                elif len(call.fresh) == 1:
-                    self._herald.expect(call)
-        self._observer.generated([(call, call.time_token(now)) for call in generated])
+                generated.append((call, token))
+        full = [call for call, token in generated if self._generate(call, token)]
+        self._observer.generated([(call, call.time_token(now)) for call, _ in generated])
         for call in full:
             self._look_at(call)
+
+    def _generate(self, call: Call, token: int) -> bool:
+        """Takes in a token; whether the call is to be looked at."""
+        if call.backtrack is not None:
+            before = mark(call.sequence, call.text.num_characters, self._rows.row(call.sequence))
+            call.backtrack.expect(before)
+        if not call.fresh:
+            self._herald.expect(call)
+        return call.generate(token)
 
     def _fed(self, call: Call, outputs_LV: Tensor) -> None:
         """A running call folded an input, not what was pending."""
@@ -322,7 +324,6 @@ class Engine:
         if progress is not None and progress.finish_reason is not None:
             self._finish(call, progress.finish_reason, token_ids=progress.token_ids, text=progress.text)
             return
-        self._herald.expect(call)
         if progress is not None:
             call.put(progress)
             if call.num_generated == 1 or call.num_unread >= call.enough:
