@@ -177,10 +177,11 @@ class Call(Results):
         return self.num_unread + len(self.fresh)
 
     def go_on(self) -> None:
-        """As far as it may from where its reader stands. Tokens are looked at one by one where a stop text may come, or
-        where the next depends on them."""
+        """As far as it may from where its reader stands. Tokens are looked at one by one where a stop text may come, where
+        the next depends on them, or where one may have to be taken back."""
         if self.params is not None:
-            self.chunk = 1 if self.params.stop or self.params.changes_logits else self.enough
+            one_by_one = self.params.stop or self.params.changes_logits or self.backtrack is not None
+            self.chunk = 1 if one_by_one else self.enough
             self.look_at = min(self.params.max_tokens, self.num_generated + self.max_ahead - self.num_ahead)
 
     def time_token(self, now: float) -> float | None:

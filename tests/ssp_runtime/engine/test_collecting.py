@@ -62,6 +62,20 @@ def test_what_is_said_does_not_depend_on_chunks(made: Driver, sampling: dict[str
     assert made.complete(chunked, [7]) == made.complete(single, [7])
 
 
+@pytest.mark.parametrize("number", [2, 5, 9, 10])
+def test_a_stop_is_taken_out_by_itself(made: Driver, number: int) -> None:
+    """And not with what was looked at together with it."""
+    drawn = {"temperature": 1.0, "seed": 11, "max_tokens": 30}
+    whole = made.complete(made.sequence(), [1], **drawn)
+    stop = whole[number]
+    at = whole.index(stop)
+    sequence = made.sequence()
+    call = submit(made, sequence, stop_token_ids=frozenset({stop}), exclude_stop=True, **drawn)
+    made.finish(call)
+    assert made.tokens(call) == whole[: at + 1] and call.finish_reason is FinishReason.STOP
+    assert sequence.position == 2 + at and [token for token, _ in sequence.recent] == [BOS, 1, *whole[:at]]
+
+
 def test_a_call_that_is_cut_loses_no_token(made: Driver) -> None:
     sequence = made.sequence()
     call = submit(made, sequence, max_tokens=1000)
