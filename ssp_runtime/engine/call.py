@@ -177,8 +177,8 @@ class Call(Results):
         return self.num_unread + len(self.fresh)
 
     def go_on(self) -> None:
-        """As far as it may from where its reader stands. Tokens are looked at one by one where a stop text may come, where
-        the next depends on them, or where one may have to be taken back."""
+        """As far as it may from where its reader stands. Tokens are looked at one by one where a stop text may come,
+        the next depends on them, or one may have to be taken back."""
         if self.params is not None:
             one_by_one = self.params.stop or self.params.changes_logits or self.backtrack is not None
             self.chunk = 1 if one_by_one else self.enough
