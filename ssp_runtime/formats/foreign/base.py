@@ -92,6 +92,11 @@ def _as_it_is(checkpoint: Checkpoint, name: str, _: Tensor) -> Tensor:
     return checkpoint.read(name)
 
 
+def of_type(*names: str) -> Callable[[Checkpoint], bool]:
+    """What a checkpoint fits whose `config.json` says that it is one of these model types."""
+    return lambda checkpoint: checkpoint.config.get("model_type") in names
+
+
 def required(config: Mapping[str, Any], name: str, wanted: object, otherwise: object) -> None:
     """Raises `ArtifactError` unless a setting of theirs, `otherwise` where it is absent, is what our model does."""
     given = config.get(name, otherwise)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssp_runtime.formats.checkpoint import Checkpoint
-from ssp_runtime.formats.foreign.base import Format, required
+from ssp_runtime.formats.foreign.base import Format, of_type, required
 from ssp_runtime.formats.names import Names
 from ssp_runtime.mixers.mamba import MambaConfig
 from ssp_runtime.mixers.s6 import S6Config
@@ -65,7 +65,7 @@ def _ssp(config: Mapping[str, Any]) -> S6Config:
 
 TRANSFORMERS_MAMBA = Format(
     name="transformers mamba",
-    fits=lambda checkpoint: checkpoint.config.get("model_type") in ("mamba", "falcon_mamba"),
+    fits=of_type("mamba", "falcon_mamba"),
     config=_config,
     names=_names,
     unused=("lm_head.weight",),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssp_runtime.formats.checkpoint import Checkpoint
-from ssp_runtime.formats.foreign.base import Format, required
+from ssp_runtime.formats.foreign.base import Format, of_type, required
 from ssp_runtime.formats.names import Names
 from ssp_runtime.mixers.mamba2 import Mamba2Config
 from ssp_runtime.models.config import (
@@ -59,7 +59,7 @@ def _time_step_limit(config: Mapping[str, Any]) -> tuple[float, float] | None:
 
 TRANSFORMERS_MAMBA2 = Format(
     name="transformers mamba2",
-    fits=lambda checkpoint: checkpoint.config.get("model_type") == "mamba2",
+    fits=of_type("mamba2"),
     config=_config,
     names=lambda _: NAMES,
     unused=("lm_head.weight",),

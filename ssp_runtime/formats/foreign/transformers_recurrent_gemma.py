@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssp_runtime.errors import ArtifactError
 from ssp_runtime.formats.checkpoint import Checkpoint
-from ssp_runtime.formats.foreign.base import Format, required
+from ssp_runtime.formats.foreign.base import Format, of_type, required
 from ssp_runtime.formats.names import Names
 from ssp_runtime.mixers.base import MixerConfig
 from ssp_runtime.mixers.griffin import GriffinConfig
@@ -135,7 +135,7 @@ def _attention(config: Mapping[str, Any]) -> WindowAttentionConfig:
 
 TRANSFORMERS_RECURRENT_GEMMA = Format(
     name="transformers recurrent_gemma",
-    fits=lambda checkpoint: checkpoint.config.get("model_type") == "recurrent_gemma",
+    fits=of_type("recurrent_gemma"),
     config=_config,
     names=_names,
     reads={"*norm*.weight": norm_weight},

@@ -1,7 +1,7 @@
 """RWKV-4 as `transformers` saves it (`model_type` "rwkv")."""
 
 from ssp_runtime.formats.checkpoint import Checkpoint
-from ssp_runtime.formats.foreign.base import Format, required
+from ssp_runtime.formats.foreign.base import Format, of_type, required
 from ssp_runtime.formats.names import Names
 from ssp_runtime.mixers.rwkv4 import RWKV4ChannelMixingConfig, RWKV4Config
 from ssp_runtime.models.config import (
@@ -63,7 +63,7 @@ def _config(checkpoint: Checkpoint) -> ModelConfig:
 
 TRANSFORMERS_RWKV = Format(
     name="transformers rwkv",
-    fits=lambda checkpoint: checkpoint.config.get("model_type") == "rwkv",
+    fits=of_type("rwkv"),
     config=_config,
     names=lambda _: NAMES,
     unused=("head.weight",),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssp_runtime.formats.checkpoint import Checkpoint
-from ssp_runtime.formats.foreign.base import Format, required
+from ssp_runtime.formats.foreign.base import Format, of_type, required
 from ssp_runtime.formats.names import Names
 from ssp_runtime.mixers.mlp import GatedMLPConfig
 from ssp_runtime.mixers.mlstm import MLSTMConfig
@@ -90,7 +90,7 @@ def _d_hidden(config: Mapping[str, Any]) -> int:
 
 TRANSFORMERS_XLSTM = Format(
     name="transformers xlstm",
-    fits=lambda checkpoint: checkpoint.config.get("model_type") == "xlstm",
+    fits=of_type("xlstm"),
     config=_config,
     names=lambda _: NAMES,
 )

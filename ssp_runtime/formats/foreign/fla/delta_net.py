@@ -1,7 +1,7 @@
 """DeltaNet and Gated DeltaNet as flash-linear-attention saves them (`model_type` "delta_net", "gated_deltanet")."""
 
 from ssp_runtime.formats.checkpoint import Checkpoint
-from ssp_runtime.formats.foreign.base import Format, required
+from ssp_runtime.formats.foreign.base import Format, of_type, required
 from ssp_runtime.formats.foreign.fla.common import TIED, convolutions, named, norm_eps, short_convolution, with_mlps
 from ssp_runtime.mixers.deltanet import DeltaNetConfig
 from ssp_runtime.mixers.gated_deltanet import GatedDeltaNetConfig
@@ -57,7 +57,7 @@ def _gated_deltanet(checkpoint: Checkpoint) -> ModelConfig:
 
 FLA_DELTA_NET = Format(
     name="fla delta_net",
-    fits=lambda checkpoint: checkpoint.config.get("model_type") == "delta_net",
+    fits=of_type("delta_net"),
     config=_delta_net,
     names=lambda _: NAMES,
     reads=READS,
@@ -65,7 +65,7 @@ FLA_DELTA_NET = Format(
 )
 FLA_GATED_DELTANET = Format(
     name="fla gated_deltanet",
-    fits=lambda checkpoint: checkpoint.config.get("model_type") == "gated_deltanet",
+    fits=of_type("gated_deltanet"),
     config=_gated_deltanet,
     names=lambda _: NAMES,
     reads=READS,

@@ -1,7 +1,7 @@
 """GLA as flash-linear-attention saves it (`model_type` "gla")."""
 
 from ssp_runtime.formats.checkpoint import Checkpoint
-from ssp_runtime.formats.foreign.base import Format, required
+from ssp_runtime.formats.foreign.base import Format, of_type, required
 from ssp_runtime.formats.foreign.fla.common import (
     BLOCK,
     TIED,
@@ -43,7 +43,7 @@ def gated_names(checkpoint: Checkpoint) -> Names:
 
 FLA_GLA = Format(
     name="fla gla",
-    fits=lambda checkpoint: checkpoint.config.get("model_type") == "gla",
+    fits=of_type("gla"),
     config=_config,
     names=gated_names,
     reads={

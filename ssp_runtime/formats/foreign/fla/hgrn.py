@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssp_runtime.formats.checkpoint import Checkpoint
-from ssp_runtime.formats.foreign.base import Format, required
+from ssp_runtime.formats.foreign.base import Format, of_type, required
 from ssp_runtime.formats.foreign.fla.common import TIED, named, norm_eps, with_mlps
 from ssp_runtime.formats.weights import fitting
 from ssp_runtime.mixers.hgrn import HGRNConfig
@@ -56,7 +56,7 @@ OURS = {"norm.": "g_norm.", "out_proj.": "o_proj.", "in_proj.": "i_proj.", "": "
 
 FLA_HGRN = Format(
     name="fla hgrn",
-    fits=lambda checkpoint: checkpoint.config.get("model_type") == "hgrn",
+    fits=of_type("hgrn"),
     config=_of(_hgrn),
     names=lambda _: named(OURS),
     reads={"*.mixer.in_proj.weight": _projections, "*.logits": _logits},
@@ -64,7 +64,7 @@ FLA_HGRN = Format(
 )
 FLA_HGRN2 = Format(
     name="fla hgrn2",
-    fits=lambda checkpoint: checkpoint.config.get("model_type") == "hgrn2",
+    fits=of_type("hgrn2"),
     config=_of(_hgrn2),
     names=lambda _: named(OURS),
     reads={"*.logits": _logits},

@@ -2,7 +2,7 @@
 
 from ssp_runtime.errors import ArtifactError
 from ssp_runtime.formats.checkpoint import Checkpoint
-from ssp_runtime.formats.foreign.base import Format, required
+from ssp_runtime.formats.foreign.base import Format, of_type, required
 from ssp_runtime.formats.foreign.fla.common import TIED, named, norm_eps, shared, with_mlps
 from ssp_runtime.mixers.linear_attention import FeatureMap, LinearAttentionConfig
 from ssp_runtime.models.config import ModelConfig
@@ -38,7 +38,7 @@ def _config(checkpoint: Checkpoint) -> ModelConfig:
 
 FLA_LINEAR_ATTENTION = Format(
     name="fla linear_attn",
-    fits=lambda checkpoint: checkpoint.config.get("model_type") == "linear_attn",
+    fits=of_type("linear_attn"),
     config=_config,
     names=lambda _: NAMES,
     reads={"*.mixer.[kv]_proj.weight": shared},

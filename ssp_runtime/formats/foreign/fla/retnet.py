@@ -1,7 +1,7 @@
 """RetNet as flash-linear-attention saves it (`model_type` "retnet")."""
 
 from ssp_runtime.formats.checkpoint import Checkpoint
-from ssp_runtime.formats.foreign.base import Format, required
+from ssp_runtime.formats.foreign.base import Format, of_type, required
 from ssp_runtime.formats.foreign.fla.common import TIED, norm_eps, shared, with_mlps
 from ssp_runtime.formats.foreign.fla.gla import gated_names
 from ssp_runtime.mixers.retnet import RetNetConfig
@@ -28,7 +28,7 @@ def _config(checkpoint: Checkpoint) -> ModelConfig:
 
 FLA_RETNET = Format(
     name="fla retnet",
-    fits=lambda checkpoint: checkpoint.config.get("model_type") == "retnet",
+    fits=of_type("retnet"),
     config=_config,
     names=gated_names,
     reads={"*.mixer.[kv]_proj.weight": shared},

@@ -5,7 +5,7 @@ from functools import partial
 from torch import Tensor
 
 from ssp_runtime.formats.checkpoint import Checkpoint
-from ssp_runtime.formats.foreign.base import Format, required
+from ssp_runtime.formats.foreign.base import Format, of_type, required
 from ssp_runtime.formats.foreign.fla.common import BLOCK, TIED, language_model, named, transposed
 from ssp_runtime.formats.foreign.fla.rwkv7 import embedding_norm, layer_norm
 from ssp_runtime.mixers.rwkv6 import PARTS, RWKV6ChannelMixingConfig, RWKV6Config
@@ -75,7 +75,7 @@ def _mixture(row: int, checkpoint: Checkpoint, name: str, _: Tensor) -> Tensor:
 
 FLA_RWKV6 = Format(
     name="fla rwkv6",
-    fits=lambda checkpoint: checkpoint.config.get("model_type") == "rwkv6",
+    fits=of_type("rwkv6"),
     config=_config,
     names=lambda _: NAMES,
     reads={

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ssp_runtime.formats.checkpoint import Checkpoint
-from ssp_runtime.formats.foreign.base import Format, required
+from ssp_runtime.formats.foreign.base import Format, of_type, required
 from ssp_runtime.formats.foreign.fla.common import BLOCK, TIED, language_model, named, transposed
 from ssp_runtime.mixers.rwkv7 import RWKV7ChannelMixingConfig, RWKV7Config
 from ssp_runtime.models.config import ModelConfig, NormConfig
@@ -67,7 +67,7 @@ def _no_values(_checkpoint: Checkpoint, _name: str, wanted: Tensor) -> Tensor:
 
 FLA_RWKV7 = Format(
     name="fla rwkv7",
-    fits=lambda checkpoint: checkpoint.config.get("model_type") == "rwkv7",
+    fits=of_type("rwkv7"),
     config=_config,
     names=lambda _: NAMES,
     reads={
