@@ -62,6 +62,12 @@ def collected(call: Call) -> Progress:
     return Progress(sequence.position, ids, shown, finish_reason=reason)
 
 
+def gather(call: Call) -> None:
+    """What a call has generated is for its reader, now or when it is told; nothing of it ends the call."""
+    if call.fresh:
+        call.put(collected(call))
+
+
 def _draw(call: Call) -> Draw:
     sequence, params = call.sequence, call.params
     assert params is not None

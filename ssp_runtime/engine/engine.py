@@ -19,7 +19,7 @@ from ssp_runtime.engine.backtrack import mark
 from ssp_runtime.engine.call import Call, Input
 from ssp_runtime.engine.chunks import Herald
 from ssp_runtime.engine.config import EngineConfig
-from ssp_runtime.engine.decoding import Decoder, collected
+from ssp_runtime.engine.decoding import Decoder, collected, gather
 from ssp_runtime.engine.executor import Executor
 from ssp_runtime.engine.mailbox import Mailbox
 from ssp_runtime.engine.observer import Observer
@@ -132,7 +132,7 @@ class Engine:
 
         def make() -> None:
             if sequence.call is not None:
-                _gather(sequence.call)
+                gather(sequence.call)
             if copy.set_running_or_notify_cancel():  # who waited may have gone
                 copy.set_result(self._rows.copied(sequence))
 
@@ -335,7 +335,7 @@ class Engine:
 
     def _tell(self, calls: list[Call]) -> None:
         for call in calls:
-            _gather(call)
+            gather(call)
         self._deliver(calls)
 
     # The end
@@ -350,7 +350,7 @@ class Engine:
     ) -> None:
         """Ends a call; the sequence is as after its last token."""
         sequence = call.sequence
-        _gather(call)
+        gather(call)
         self._withdraw(call)
         call.give_back()
         if reason is FinishReason.STOP and call.backtrack is not None:
@@ -397,9 +397,3 @@ class Engine:
             self._rows.release(sequence)
         else:
             self._finish(sequence.call, FinishReason.ABORT)
-
-
-def _gather(call: Call) -> None:
-    """What it has generated is for its reader, now or when it is told."""
-    if call.fresh:
-        call.put(collected(call))
